@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * The ABI of /dev/raio. This header is the only definition of it: the
+ * module, the Rust crate and the C programs all take it from here.
+ *
+ * Every structure has the same layout for 32-bit and 64-bit callers:
+ * user addresses are __u64. A structure may grow at its end. The size that
+ * the caller knows travels in the ioctl number (_IOC_SIZE): a shorter one
+ * is taken as if the rest were zero, a longer one is refused with E2BIG
+ * unless the rest is zero, and one shorter than the first version with
+ * EINVAL. Unknown flags and non-zero reserved fields are refused with
+ * EINVAL, an unknown ioctl number with ENOTTY.
+ *
+ * Documentation/abi.rst has it call by call.
+ */
+#ifndef _UAPI_LINUX_RAIO_H
+#define _UAPI_LINUX_RAIO_H
+
+#include <linux/aio_abi.h>
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define RAIO_ABI_VERSION	1
+
+/**
+ * struct raio_ring - head of a completion ring, as user space maps it
+ * @id:			index of the context in the table of its file
+ * @nr:			number of slots in @events
+ * @head:		next slot to read; written by whoever reaps
+ * @tail:		next slot to be filled; written by the kernel only
+ * @magic:		RAIO_RING_MAGIC
+ * @compat_features:	RAIO_RING_COMPAT_FEATURES
+ * @incompat_features:	RAIO_RING_INCOMPAT_FEATURES
+ * @header_length:	size of this header
+ * @events:		the slots
+ *
+ * This is what programs written for kernel AIO expect to find. The ring is
+ * empty when @head equals @tail. Read @tail with acquire order before the
+ * events up to it, and store @head with release order after them.
+ */
+struct raio_ring {
+	__u32		id;
+	__u32		nr;
+	__u32		head;
+	__u32		tail;
+	__u32		magic;
+	__u32		compat_features;
+	__u32		incompat_features;
+	__u32		header_length;
+	struct io_event	events[];
+};
+
+#define RAIO_RING_MAGIC			0xa10a10a1
+#define RAIO_RING_COMPAT_FEATURES	1
+#define RAIO_RING_INCOMPAT_FEATURES	0
+
+/**
+ * struct raio_query - what this module can do
+ * @flags:		in: must be 0
+ * @abi_version:	out: RAIO_ABI_VERSION of the module
+ * @features:		out: RAIO_FEAT_* bits
+ * @opcodes:		out: bit N set if IOCB_CMD number N is done
+ * @iocb_flags:		out: bits of aio_flags that are accepted
+ * @rw_flags:		out: bits of aio_rw_flags that are accepted; a file may
+ *			still refuse one
+ * @setup_flags:	out: bits of raio_setup.flags that are accepted
+ * @max_events:		out: largest raio_setup.nr_events
+ * @resv:		out: 0
+ */
+struct raio_query {
+	__u32	flags;
+	__u32	abi_version;
+	__u64	features;
+	__u64	opcodes;
+	__u64	iocb_flags;
+	__u64	rw_flags;
+	__u64	setup_flags;
+	__u32	max_events;
+	__u32	resv;
+};
+
+/**
+ * struct raio_setup - make a context, as io_setup(2)
+ * @nr_events:	in: requests that must be able to be in flight at once
+ * @flags:	in: must be 0
+ * @ctxp:	in: address of an aio_context_t (a word of the caller) that
+ *		holds 0; the handle is stored there
+ * @ctx:	in: 0; out: the handle, which is the address of the ring
+ * @ring_size:	in: 0; out: bytes that are mapped at the ring's address
+ * @ring_nr:	in: 0; out: slots in the ring
+ * @id:		in: 0; out: index of the context in the table of its file
+ */
+struct raio_setup {
+	__u32	nr_events;
+	__u32	flags;
+	__u64	ctxp;
+	__u64	ctx;
+	__u64	ring_size;
+	__u32	ring_nr;
+	__u32	id;
+};
+
+/**
+ * struct raio_destroy - destroy a context, as io_destroy(2)
+ * @ctx:	the handle
+ * @flags:	must be 0
+ * @resv:	must be 0
+ *
+ * Returns when all I/O on the caller's buffers has ended.
+ */
+struct raio_destroy {
+	__u64	ctx;
+	__u32	flags;
+	__u32	resv;
+};
+
+/**
+ * struct raio_submit - start requests, as io_submit(2)
+ * @ctx:	the handle
+ * @nr:		length of the array
+ * @iocbs:	address of an array of pointers (words of the caller) to iocbs
+ * @flags:	must be 0
+ * @resv:	must be 0
+ *
+ * The ioctl returns how many were taken, or an error if the first was not.
+ */
+struct raio_submit {
+	__u64	ctx;
+	__s64	nr;
+	__u64	iocbs;
+	__u32	flags;
+	__u32	resv;
+};
+
+/**
+ * struct raio_getevents - read events, as io_getevents(2)
+ * @ctx:	the handle
+ * @min_nr:	wait for so many
+ * @nr:		read at most so many
+ * @events:	address of an array of @nr io_events
+ * @timeout:	address of a struct __kernel_timespec with the longest time to
+ *		wait, relative; 0 to wait for as long as it takes
+ * @flags:	must be 0
+ * @resv:	must be 0
+ *
+ * The ioctl returns how many were read.
+ */
+struct raio_getevents {
+	__u64	ctx;
+	__s64	min_nr;
+	__s64	nr;
+	__u64	events;
+	__u64	timeout;
+	__u32	flags;
+	__u32	resv;
+};
+
+/**
+ * struct raio_stats - counters of the module since it was loaded
+ * @flags:	in: must be 0
+ * @resv:	in: must be 0
+ * @setups:	out: contexts made
+ * @frees:	out: contexts freed; @setups less this is how many there are
+ * @submitted:	out: requests taken
+ * @queued:	out: those of @submitted that the file went on with by itself
+ * @completed:	out: events put into a ring
+ * @reaped:	out: those of @completed that were read through an ioctl, not by
+ *		user space from the ring
+ * @refused:	out: requests that got an error instead
+ * @migrated:	out: ring pages moved to another page
+ */
+struct raio_stats {
+	__u32	flags;
+	__u32	resv;
+	__u64	setups;
+	__u64	frees;
+	__u64	submitted;
+	__u64	queued;
+	__u64	completed;
+	__u64	reaped;
+	__u64	refused;
+	__u64	migrated;
+};
+
+#define RAIO_IOC_MAGIC		0xBD
+#define RAIO_IOC_QUERY		_IOWR(RAIO_IOC_MAGIC, 0x00, struct raio_query)
+#define RAIO_IOC_STATS		_IOWR(RAIO_IOC_MAGIC, 0x01, struct raio_stats)
+#define RAIO_IOC_SETUP		_IOWR(RAIO_IOC_MAGIC, 0x02, struct raio_setup)
+#define RAIO_IOC_DESTROY	_IOW(RAIO_IOC_MAGIC, 0x03, struct raio_destroy)
+#define RAIO_IOC_SUBMIT		_IOW(RAIO_IOC_MAGIC, 0x04, struct raio_submit)
+#define RAIO_IOC_GETEVENTS	_IOW(RAIO_IOC_MAGIC, 0x05, struct raio_getevents)
+
+#endif /* _UAPI_LINUX_RAIO_H */
