@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What user space gave, decoded and checked. The types are generated from
+//! `include/uapi/linux/raio.h`; nothing behind this room is known here. No locks.
+
+mod layout;
+
+use crate::{
+    bindings,
+    kernel_ext::user, //
+};
+use core::mem::{size_of, MaybeUninit};
+use kernel::{
+    ioctl::{
+        _IOC_SIZE, //
+    },
+    prelude::*,
+    transmute::{
+        AsBytes,
+        FromBytes, //
+    },
+    uaccess::UserSlice, //
+};
+use layout::Plan;
+
+pub(crate) use bindings::{
+    raio_destroy as Destroy, raio_getevents as GetEvents, raio_query as Query, raio_setup as Setup,
+    raio_stats as Stats, raio_submit as Submit,
+};
+
+/// Most requests that a context may be set up for. Its ring then has 32 MiB.
+pub(crate) const MAX_EVENTS: u32 = 1 << 20;
+
+/// What a ring says of itself.
+pub(crate) mod ring {
+    pub(crate) use crate::bindings::{
+        RAIO_RING_COMPAT_FEATURES as COMPAT_FEATURES,
+        RAIO_RING_INCOMPAT_FEATURES as INCOMPAT_FEATURES, RAIO_RING_MAGIC as MAGIC,
+    };
+}
+
+/// A structure of the ABI.
+pub(crate) trait Args: FromBytes + AsBytes {
+    /// Its size when it was first defined.
+    const FIRST_SIZE: usize;
+}
+
+macro_rules! args {
+    ($($ty:ty: $size:expr),* $(,)?) => {$(
+        // SAFETY: Integers without padding, as the sizes of its fields in the header add up to it.
+        unsafe impl FromBytes for $ty {}
+        // SAFETY: As above.
+        unsafe impl AsBytes for $ty {}
+        impl Args for $ty {
+            const FIRST_SIZE: usize = $size;
+        }
+    )*};
+}
+
+args! {
+    Query: 56,
+    Stats: 72,
+    Setup: 40,
+    Destroy: 16,
+    Submit: 32,
+    GetEvents: 48,
+}
+
+/// A call, and the number of bytes that its caller takes the structure to have.
+pub(crate) enum Call {
+    Query,
+    Stats,
+    Setup,
+    Destroy,
+    Submit,
+    GetEvents,
+}
+
+impl Call {
+    /// Takes an ioctl number apart. `ENOTTY` if it isn't one of ours.
+    pub(crate) fn decode(cmd: u32) -> Result<(Self, usize)> {
+        const SIZE: u32 = bindings::_IOC_SIZEMASK << bindings::_IOC_SIZESHIFT;
+
+        macro_rules! find {
+            ($($known:ident => $call:ident),* $(,)?) => {
+                $(if cmd & !SIZE == bindings::$known & !SIZE {
+                    Self::$call
+                } else)* {
+                    return Err(ENOTTY);
+                }
+            };
+        }
+
+        // What is called most comes first.
+        let call = find! {
+            RAIO_CMD_SUBMIT => Submit,
+            RAIO_CMD_GETEVENTS => GetEvents,
+            RAIO_CMD_SETUP => Setup,
+            RAIO_CMD_DESTROY => Destroy,
+            RAIO_CMD_QUERY => Query,
+            RAIO_CMD_STATS => Stats,
+        };
+        Ok((call, _IOC_SIZE(cmd)))
+    }
+}
+
+/// Reads a structure of which the caller knows `size` bytes.
+///
+/// `EINVAL` if it is too short, `E2BIG` if it has something to say that we don't know.
+pub(crate) fn read<T: Args>(addr: usize, size: usize) -> Result<T> {
+    let plan = Plan::new(size, T::FIRST_SIZE, size_of::<T>()).ok_or(EINVAL)?;
+    if plan.beyond == 0 && plan.copy == size_of::<T>() {
+        return user::read(addr);
+    }
+
+    let mut reader = UserSlice::new(UserPtr::from_addr(addr), size).reader();
+    let mut bytes = [0; 128];
+    let known = bytes.get_mut(..plan.copy).ok_or(EINVAL)?;
+    reader.read_slice(known)?;
+    let value = T::from_bytes_copy(bytes.get(..size_of::<T>()).ok_or(EINVAL)?).ok_or(EINVAL)?;
+
+    let mut chunk = [MaybeUninit::uninit(); 128];
+    while !reader.is_empty() {
+        let len = reader.len().min(chunk.len());
+        let chunk = chunk.get_mut(..len).ok_or(EINVAL)?;
+        reader.read_raw(chunk)?;
+        // SAFETY: `read_raw` has written to all of it.
+        if chunk.iter().any(|byte| unsafe { byte.assume_init() } != 0) {
+            return Err(E2BIG);
+        }
+    }
+    Ok(value)
+}
+
+/// Writes as much of a structure as the caller knows.
+pub(crate) fn write<T: Args>(addr: usize, size: usize, value: &T) -> Result {
+    let plan = Plan::new(size, T::FIRST_SIZE, size_of::<T>()).ok_or(EINVAL)?;
+    let bytes = value.as_bytes().get(..plan.copy).ok_or(EINVAL)?;
+    UserSlice::new(UserPtr::from_addr(addr), plan.copy)
+        .writer()
+        .write_slice(bytes)
+}
+
+/// `EINVAL` unless all are zero: flags that don't exist, fields that are reserved.
+pub(crate) fn must_be_zero(fields: &[u64]) -> Result {
+    if fields.iter().any(|field| *field != 0) {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// A request as user space wrote it.
+#[repr(transparent)]
+pub(crate) struct Iocb(bindings::iocb);
+
+// SAFETY: Integers only.
+unsafe impl FromBytes for Iocb {}
+
+/// What to do, with what. A request that got as far as this is well formed.
+pub(crate) struct Request {
+    /// To be given back in the event.
+    pub(crate) data: u64,
+    pub(crate) opcode: Opcode,
+    pub(crate) rw_flags: u32,
+    pub(crate) buf: usize,
+    pub(crate) len: usize,
+    pub(crate) offset: i64,
+}
+
+/// The operations that are done.
+#[derive(Clone, Copy)]
+pub(crate) enum Opcode {
+    Pread,
+    Pwrite,
+}
+
+impl Opcode {
+    /// The bits of all of them, for [`Query`].
+    pub(crate) const ALL: u64 = 1 << bindings::IOCB_CMD_PREAD | 1 << bindings::IOCB_CMD_PWRITE;
+}
+
+impl Iocb {
+    /// Where in it the kernel writes a zero when it takes the request.
+    pub(crate) const KEY_OFFSET: usize = core::mem::offset_of!(bindings::iocb, aio_key);
+
+    /// Checks what can be checked without looking at anything else. `EINVAL`, as `io_submit(2)`
+    /// says.
+    pub(crate) fn check(&self) -> Result {
+        let iocb = &self.0;
+        if iocb.aio_reserved2 != 0
+            || usize::try_from(iocb.aio_buf).is_err()
+            || isize::try_from(iocb.aio_nbytes).is_err()
+        {
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+
+    /// The descriptor of the file.
+    pub(crate) fn fd(&self) -> u32 {
+        self.0.aio_fildes
+    }
+
+    /// The rest of the decoding, which comes after the file was found to exist: `EINVAL` for an
+    /// operation or a flag that isn't done.
+    pub(crate) fn decode(&self) -> Result<Request> {
+        let iocb = &self.0;
+        must_be_zero(&[iocb.aio_flags.into()])?;
+        let opcode = match u32::from(iocb.aio_lio_opcode) {
+            bindings::IOCB_CMD_PREAD => Opcode::Pread,
+            bindings::IOCB_CMD_PWRITE => Opcode::Pwrite,
+            _ => return Err(EINVAL),
+        };
+        Ok(Request {
+            data: iocb.aio_data,
+            opcode,
+            rw_flags: iocb.aio_rw_flags as u32,
+            buf: usize::try_from(iocb.aio_buf)?,
+            len: usize::try_from(iocb.aio_nbytes)?,
+            offset: iocb.aio_offset,
+        })
+    }
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the kernel crate's bindings lack, from `bindings/bindings_helper.h`, beside all that they
+//! have. Only `kernel_ext` and the marked places of other rooms use it. The layout of what Rust
+//! touches is checked against that of C.
+
+#![allow(
+    clippy::all,
+    clippy::ptr_as_ptr,
+    clippy::ref_as_ptr,
+    clippy::undocumented_unsafe_blocks,
+    dead_code,
+    improper_ctypes,
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn,
+    unused_imports
+)]
+
+pub(crate) use kernel::bindings::*;
+use kernel::ffi;
+
+include!(concat!(
+    env!("RAIO_OBJ"),
+    "/rust/bindings/bindings_generated.rs"
+));
+
+macro_rules! same_layout {
+    ($($ty:ident { $($field:ident = $offset:ident),* $(,)? })*) => {$(
+        $(const _: () = assert!(core::mem::offset_of!($ty, $field) == $offset);)*
+    )*};
+}
+
+macro_rules! same_size {
+    ($($ty:ident = $size:ident),* $(,)?) => {
+        $(const _: () = assert!(core::mem::size_of::<$ty>() == $size);)*
+    };
+}
+
+same_layout! {
+    kiocb {
+        ki_filp = RAIO_OFFSET_kiocb_ki_filp,
+        ki_pos = RAIO_OFFSET_kiocb_ki_pos,
+        ki_complete = RAIO_OFFSET_kiocb_ki_complete,
+        ki_flags = RAIO_OFFSET_kiocb_ki_flags,
+        ki_ioprio = RAIO_OFFSET_kiocb_ki_ioprio,
+    }
+    file {
+        f_op = RAIO_OFFSET_file_f_op,
+        f_mode = RAIO_OFFSET_file_f_mode,
+        f_mapping = RAIO_OFFSET_file_f_mapping,
+        f_iocb_flags = RAIO_OFFSET_file_f_iocb_flags,
+    }
+    file_operations {
+        mmap = RAIO_OFFSET_file_operations_mmap,
+        read_iter = RAIO_OFFSET_file_operations_read_iter,
+        write_iter = RAIO_OFFSET_file_operations_write_iter,
+    }
+    inode {
+        i_mapping = RAIO_OFFSET_inode_i_mapping,
+        i_size = RAIO_OFFSET_inode_i_size,
+        i_private = RAIO_OFFSET_inode_i_private,
+    }
+    address_space {
+        host = RAIO_OFFSET_address_space_host,
+        a_ops = RAIO_OFFSET_address_space_a_ops,
+        i_private_lock = RAIO_OFFSET_address_space_i_private_lock,
+    }
+    address_space_operations {
+        read_folio = RAIO_OFFSET_address_space_operations_read_folio,
+        dirty_folio = RAIO_OFFSET_address_space_operations_dirty_folio,
+        migrate_folio = RAIO_OFFSET_address_space_operations_migrate_folio,
+    }
+    vm_operations_struct {
+        fault = RAIO_OFFSET_vm_operations_struct_fault,
+        map_pages = RAIO_OFFSET_vm_operations_struct_map_pages,
+        page_mkwrite = RAIO_OFFSET_vm_operations_struct_page_mkwrite,
+        mremap = RAIO_OFFSET_vm_operations_struct_mremap,
+    }
+    vm_area_struct {
+        vm_file = RAIO_OFFSET_vm_area_struct_vm_file,
+        vm_ops = RAIO_OFFSET_vm_area_struct_vm_ops,
+    }
+    vfsmount {
+        mnt_sb = RAIO_OFFSET_vfsmount_mnt_sb,
+    }
+    file_system_type {
+        name = RAIO_OFFSET_file_system_type_name,
+        init_fs_context = RAIO_OFFSET_file_system_type_init_fs_context,
+        kill_sb = RAIO_OFFSET_file_system_type_kill_sb,
+        owner = RAIO_OFFSET_file_system_type_owner,
+    }
+    kmem_cache_args {
+        align = RAIO_OFFSET_kmem_cache_args_align,
+    }
+    rcu_work {
+        work = RAIO_OFFSET_rcu_work_work,
+    }
+    wait_queue_entry {
+        func = RAIO_OFFSET_wait_queue_entry_func,
+    }
+}
+
+same_size! {
+    kiocb = RAIO_SIZE_kiocb,
+    iov_iter = RAIO_SIZE_iov_iter,
+    blk_plug = RAIO_SIZE_blk_plug,
+    percpu_ref = RAIO_SIZE_percpu_ref,
+    rcu_work = RAIO_SIZE_rcu_work,
+    wait_queue_entry = RAIO_SIZE_wait_queue_entry,
+    wait_queue_head = RAIO_SIZE_wait_queue_head,
+    xarray = RAIO_SIZE_xarray,
+    file_operations = RAIO_SIZE_file_operations,
+    file_system_type = RAIO_SIZE_file_system_type,
+    address_space_operations = RAIO_SIZE_address_space_operations,
+    vm_operations_struct = RAIO_SIZE_vm_operations_struct,
+    kmem_cache_args = RAIO_SIZE_kmem_cache_args,
+    io_event = RAIO_SIZE_io_event,
+}

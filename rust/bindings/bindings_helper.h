@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What bindgen makes rust/bindings.rs from: our own uapi header, the few
+ * kernel functions that the kernel crate's bindings lack, and constants that
+ * bindgen can't evaluate from their macros. The types of the kernel's own are
+ * taken from kernel::bindings, never generated a second time.
+ */
+#include <linux/blkdev.h>
+#include <linux/fs.h>
+#include <linux/migrate.h>
+#include <linux/mman.h>
+#include <linux/pseudo_fs.h>
+#include <linux/slab.h>
+#include <uapi/linux/raio.h>
+
+#include "../helpers/helpers.h"
+
+const u32 RAIO_CMD_QUERY = RAIO_IOC_QUERY;
+const u32 RAIO_CMD_STATS = RAIO_IOC_STATS;
+const u32 RAIO_CMD_SETUP = RAIO_IOC_SETUP;
+const u32 RAIO_CMD_DESTROY = RAIO_IOC_DESTROY;
+const u32 RAIO_CMD_SUBMIT = RAIO_IOC_SUBMIT;
+const u32 RAIO_CMD_GETEVENTS = RAIO_IOC_GETEVENTS;
+
+const fmode_t RAIO_FMODE_READ = FMODE_READ;
+const fmode_t RAIO_FMODE_WRITE = FMODE_WRITE;
+const u32 RAIO_IOCB_HIPRI = (__force u32)IOCB_HIPRI;
+const u32 RAIO_IOCB_WRITE = (__force u32)IOCB_WRITE;
+const u64 RAIO_RWF_SUPPORTED = (__force u64)RWF_SUPPORTED;
+const unsigned long RAIO_PROT_RW = PROT_READ | PROT_WRITE;
+const unsigned long RAIO_MAP_SHARED = MAP_SHARED;
+const slab_flags_t RAIO_SLAB_ACCOUNT = SLAB_ACCOUNT | SLAB_HWCACHE_ALIGN;
+const s64 RAIO_KTIME_MAX = KTIME_MAX;
+const int RAIO_EIOCBQUEUED = EIOCBQUEUED;
+
+/*
+ * What Rust reads and writes of the kernel's structures. The offsets as C has
+ * them are compared with bindgen's when the module is compiled (bindings.rs),
+ * for bindgen has been seen to get one wrong.
+ */
+#define RAIO_LAYOUT(type, field) \
+	const size_t RAIO_OFFSET_##type##_##field = offsetof(struct type, field)
+
+RAIO_LAYOUT(kiocb, ki_filp);
+RAIO_LAYOUT(kiocb, ki_pos);
+RAIO_LAYOUT(kiocb, ki_complete);
+RAIO_LAYOUT(kiocb, ki_flags);
+RAIO_LAYOUT(kiocb, ki_ioprio);
+RAIO_LAYOUT(file, f_op);
+RAIO_LAYOUT(file, f_mode);
+RAIO_LAYOUT(file, f_mapping);
+RAIO_LAYOUT(file, f_iocb_flags);
+RAIO_LAYOUT(file_operations, mmap);
+RAIO_LAYOUT(file_operations, read_iter);
+RAIO_LAYOUT(file_operations, write_iter);
+RAIO_LAYOUT(inode, i_mapping);
+RAIO_LAYOUT(inode, i_size);
+RAIO_LAYOUT(inode, i_private);
+RAIO_LAYOUT(address_space, host);
+RAIO_LAYOUT(address_space, a_ops);
+RAIO_LAYOUT(address_space, i_private_lock);
+RAIO_LAYOUT(address_space_operations, read_folio);
+RAIO_LAYOUT(address_space_operations, dirty_folio);
+RAIO_LAYOUT(address_space_operations, migrate_folio);
+RAIO_LAYOUT(vm_operations_struct, fault);
+RAIO_LAYOUT(vm_operations_struct, map_pages);
+RAIO_LAYOUT(vm_operations_struct, page_mkwrite);
+RAIO_LAYOUT(vm_operations_struct, mremap);
+RAIO_LAYOUT(vm_area_struct, vm_file);
+RAIO_LAYOUT(vm_area_struct, vm_ops);
+RAIO_LAYOUT(vfsmount, mnt_sb);
+RAIO_LAYOUT(file_system_type, name);
+RAIO_LAYOUT(file_system_type, init_fs_context);
+RAIO_LAYOUT(file_system_type, kill_sb);
+RAIO_LAYOUT(file_system_type, owner);
+RAIO_LAYOUT(kmem_cache_args, align);
+RAIO_LAYOUT(rcu_work, work);
+RAIO_LAYOUT(wait_queue_entry, func);
+
+#define RAIO_SIZE(type) const size_t RAIO_SIZE_##type = sizeof(struct type)
+
+RAIO_SIZE(kiocb);
+RAIO_SIZE(iov_iter);
+RAIO_SIZE(blk_plug);
+RAIO_SIZE(percpu_ref);
+RAIO_SIZE(rcu_work);
+RAIO_SIZE(wait_queue_entry);
+RAIO_SIZE(wait_queue_head);
+RAIO_SIZE(xarray);
+RAIO_SIZE(file_operations);
+RAIO_SIZE(file_system_type);
+RAIO_SIZE(address_space_operations);
+RAIO_SIZE(vm_operations_struct);
+RAIO_SIZE(kmem_cache_args);
+RAIO_SIZE(io_event);

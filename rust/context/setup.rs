@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Making a context. Whatever fails, all that was done before is undone by who owns it, in reverse.
+//!
+//! Lock: `ring_lock` of the new ring, from before its first page to the end. `mmap_lock` nests
+//! inside it.
+
+use super::{
+    Contexts,
+    Kioctx,
+    User, //
+};
+use crate::{
+    abi,
+    kernel_ext::{
+        mm,
+        percpu_ref::PercpuRef,
+        rcu_work::{
+            self,
+            RcuWork, //
+        }, //
+    },
+    ring::{
+        layout::Layout,
+        RingOwner, //
+    },
+    stats::Counter,
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        Completion, //
+    },
+};
+
+/// A context that was made, for its maker to be told of. It is there for everybody else already.
+pub(crate) struct Made {
+    /// The context.
+    pub(crate) ctx: User,
+    /// The handle, which is the address of the ring.
+    pub(crate) handle: usize,
+    /// Its number.
+    pub(crate) id: u32,
+    /// Slots of the ring.
+    pub(crate) ring_nr: u32,
+    /// Bytes of the ring.
+    pub(crate) ring_size: usize,
+}
+
+/// A mapping of a ring, undone on drop.
+struct Mapping {
+    addr: usize,
+    len: usize,
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        mm::unmap(self.addr, self.len);
+    }
+}
+
+impl Contexts {
+    /// Makes a context in which `nr_events` requests can be in flight.
+    ///
+    /// `EINVAL` if that is 0 or more than [`abi::MAX_EVENTS`]; `ENOMEM`; what `mmap(2)` says when
+    /// the ring can't be mapped.
+    pub(crate) fn setup(&self, nr_events: u32) -> Result<Made> {
+        let layout = Layout::for_events(nr_events, abi::MAX_EVENTS).ok_or(EINVAL)?;
+        let mm = mm::current().ok_or(EINVAL)?;
+
+        let idle = Arc::pin_init(Completion::new(), GFP_KERNEL_ACCOUNT)?;
+        let owner = RingOwner::new(&self.fs, layout)?;
+        let ring = owner.share();
+        let ctx = self.engine.contexts.alloc()?;
+        let ctx = ctx.write_pin_init(try_pin_init!(Kioctx {
+            users <- PercpuRef::new(),
+            reqs <- PercpuRef::new(),
+            ring: owner,
+            engine: self.engine.clone(),
+            mm,
+            id: Atomic::new(0),
+            dead: Atomic::new(0),
+            idle,
+            siblings: self.siblings.clone(),
+            free <- RcuWork::new(),
+        }? Error))?;
+
+        // Declared after `ctx`: when something fails, the lock is free before the ring is freed.
+        let setup = ring.begin_setup();
+        setup.populate(&ctx.ring)?;
+        let mapping = Mapping {
+            addr: setup.map()?,
+            len: layout.bytes(),
+        };
+        let handle = mapping.addr;
+        let place = self.table.reserve(u32::MAX - 1)?;
+        let id = place.id();
+        ctx.id.store(id, Relaxed);
+
+        // Nothing fails from here on. Our own reference keeps the context when somebody finds and
+        // destroys it at once.
+        let user = User::tryget(&ctx).ok_or(EINVAL)?;
+        core::mem::forget(mapping);
+        self.siblings.enter();
+        Counter::Setups.add(1);
+        setup.publish(id, handle);
+        // SAFETY: From here on it is only dropped by `RcuWork::drop_later`.
+        // INVARIANT: As `Kioctx` asks for.
+        unsafe { place.publish(rcu_work::into_raw(ctx)) };
+        Ok(Made {
+            ctx: user,
+            handle,
+            id,
+            ring_nr: layout.nr(),
+            ring_size: layout.bytes(),
+        })
+    }
+}

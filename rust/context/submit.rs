@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Taking requests in. What all requests of a call need, slots of the ring and references, is taken
+//! at once; each then goes to the room of its operation. No lock is held.
+
+use super::{
+    Kioctx,
+    User, //
+};
+use crate::{
+    abi::Iocb,
+    kernel_ext::{
+        file_io,
+        percpu_ref::PercpuRef,
+        plug,
+        user, //
+    },
+    ops,
+    request::Prepared,
+    ring::Event,
+    stats::Counter,
+};
+use core::{mem, ptr::NonNull};
+use kernel::prelude::*;
+
+/// From this many requests on it pays to hold them back and send them together.
+const PLUG_FROM: u32 = 3;
+
+/// The right to post one event: a slot of the ring, and a reference that keeps the context.
+///
+/// # Invariants
+///
+/// Owns a reference to `reqs` and a claim to a slot.
+pub(crate) struct Slot(NonNull<Kioctx>);
+
+// SAFETY: The reference may be dropped and the event posted by every thread.
+unsafe impl Send for Slot {}
+
+impl Slot {
+    /// The context.
+    pub(crate) fn ctx(&self) -> &Kioctx {
+        // SAFETY: Alive, for we own a reference to `reqs`.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Posts the event that it is for. Any context.
+    pub(crate) fn post(self, event: &Event) {
+        self.ctx().post(event);
+        let ctx = self.0;
+        mem::forget(self);
+        // SAFETY: The reference was ours. The claim went into the ring with the event.
+        unsafe { PercpuRef::put_many(&raw const (*ctx.as_ptr()).reqs, 1) }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        drop(Slots {
+            ctx: self.0,
+            left: 1,
+        });
+    }
+}
+
+/// Slots that were claimed together; what is left is given back on drop.
+///
+/// # Invariants
+///
+/// Owns `left` references to `reqs` and as many claims to a slot.
+struct Slots {
+    ctx: NonNull<Kioctx>,
+    left: u32,
+}
+
+impl Slots {
+    /// Up to `want`.
+    fn claim(user: &User, want: u32) -> Self {
+        let left = user.ring.claim(want);
+        if left > 0 {
+            // SAFETY: `reqs` is killed only when the last reference to `users` is gone, and the
+            // caller has one.
+            unsafe { user.reqs.get_many(left as usize) };
+        }
+        // INVARIANT: Just claimed and taken.
+        Self { ctx: user.0, left }
+    }
+
+    fn next(&mut self) -> Option<Slot> {
+        self.left = self.left.checked_sub(1)?;
+        // INVARIANT: One of ours.
+        Some(Slot(self.ctx))
+    }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        if self.left > 0 {
+            // SAFETY: Alive, for we own references to `reqs`, which are given up last.
+            unsafe {
+                self.ctx.as_ref().ring.unclaim(self.left);
+                PercpuRef::put_many(&raw const (*self.ctx.as_ptr()).reqs, self.left as usize);
+            }
+        }
+    }
+}
+
+impl User {
+    /// Starts the requests to which the `nr` words at `iocbs` point and returns how many were taken.
+    ///
+    /// An error is that of the first request; one of a later request ends the call.
+    pub(crate) fn submit(&self, nr: i64, iocbs: usize, compat: bool) -> Result<u32> {
+        if nr < 0 {
+            return Err(EINVAL);
+        }
+        let nr = u32::try_from(nr)
+            .unwrap_or(u32::MAX)
+            .min(self.ring.layout().nr());
+        let mut slots = Slots::claim(self, nr);
+        let mut taken = 0;
+        let mut queued = 0;
+        let mut all = || {
+            let word = if compat { 4 } else { mem::size_of::<usize>() };
+            while taken < nr {
+                let at = iocbs.wrapping_add(taken as usize * word);
+                queued += u64::from(submit_one(&mut slots, user::read_word(at, compat)?)?);
+                taken += 1;
+            }
+            Ok(())
+        };
+        let end: Result = if nr >= PLUG_FROM {
+            plug::plugged(all)
+        } else {
+            all()
+        };
+        Counter::Submitted.add(taken.into());
+        Counter::Queued.add(queued);
+        match end {
+            Err(e) => {
+                Counter::Refused.add(1);
+                if taken == 0 {
+                    Err(e)
+                } else {
+                    Ok(taken)
+                }
+            }
+            Ok(()) => Ok(taken),
+        }
+    }
+}
+
+/// Starts the request at `addr`; true if the file goes on with it by itself. The order of the
+/// checks is that of kernel AIO, which decides the error when several apply.
+fn submit_one(slots: &mut Slots, addr: usize) -> Result<bool> {
+    let iocb: Iocb = user::read(addr)?;
+    iocb.check()?;
+    let slot = slots.next().ok_or(EAGAIN)?;
+    let file = file_io::get(iocb.fd())?;
+    user::write(addr.wrapping_add(Iocb::KEY_OFFSET), &0u32)?;
+    let args = iocb.decode()?;
+    let request = Prepared::new(slot, file, addr as u64, args.data)?;
+    ops::start(request, &args)
+}

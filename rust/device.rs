@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/dev/raio`: takes an ioctl apart and calls one function for it. No locks.
+
+use crate::{
+    abi::{
+        self,
+        must_be_zero,
+        Call, //
+    },
+    bindings,
+    context::{
+        Contexts,
+        GetEvents, //
+    },
+    kernel_ext::user,
+    stats,
+};
+use kernel::{
+    fs::File,
+    miscdevice::{
+        MiscDevice,
+        MiscDeviceRegistration, //
+    },
+    prelude::*,
+};
+
+/// What an open file of the device has.
+#[pin_data]
+pub(crate) struct RaioFile {
+    #[pin]
+    contexts: Contexts,
+}
+
+#[vtable]
+impl MiscDevice for RaioFile {
+    type Ptr = Pin<KBox<Self>>;
+
+    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
+        let engine = crate::engine()?;
+        KBox::try_pin_init(
+            try_pin_init!(Self {
+                contexts <- Contexts::new(engine),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    fn release(this: Self::Ptr, _file: &File) {
+        this.contexts.destroy_all();
+    }
+
+    fn ioctl(this: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        this.call(cmd, arg, false)
+    }
+
+    #[cfg(CONFIG_COMPAT)]
+    fn compat_ioctl(this: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+        this.call(cmd, arg as u32 as usize, true)
+    }
+}
+
+impl RaioFile {
+    fn call(&self, cmd: u32, arg: usize, compat: bool) -> Result<isize> {
+        let (call, size) = Call::decode(cmd)?;
+        match call {
+            Call::Submit => self.submit(abi::read(arg, size)?, compat),
+            Call::GetEvents => self.getevents(abi::read(arg, size)?),
+            Call::Setup => self.setup(abi::read(arg, size)?, arg, size, compat),
+            Call::Destroy => self.destroy(abi::read(arg, size)?),
+            Call::Query => query(abi::read(arg, size)?, arg, size),
+            Call::Stats => statistics(abi::read(arg, size)?, arg, size),
+        }
+    }
+
+    fn submit(&self, args: abi::Submit, compat: bool) -> Result<isize> {
+        must_be_zero(&[args.flags.into(), args.resv.into()])?;
+        let ctx = self.contexts.lookup(args.ctx)?;
+        Ok(ctx.submit(args.nr, user::address(args.iocbs)?, compat)? as isize)
+    }
+
+    fn getevents(&self, args: abi::GetEvents) -> Result<isize> {
+        must_be_zero(&[args.flags.into(), args.resv.into()])?;
+        let timeout = match user::address(args.timeout)? {
+            0 => None,
+            addr => timespec(addr)?,
+        };
+        let ctx = self.contexts.lookup(args.ctx)?;
+        let read = ctx.getevents(&GetEvents {
+            min_nr: args.min_nr,
+            nr: args.nr,
+            events: user::address(args.events)?,
+            timeout,
+        })?;
+        Ok(read as isize)
+    }
+
+    fn setup(&self, args: abi::Setup, arg: usize, size: usize, compat: bool) -> Result<isize> {
+        let outputs = [
+            args.ctx,
+            args.ring_size,
+            args.ring_nr.into(),
+            args.id.into(),
+        ];
+        must_be_zero(&outputs)?;
+        must_be_zero(&[args.flags.into()])?;
+        let ctxp = user::address(args.ctxp)?;
+        if user::read_word(ctxp, compat)? != 0 {
+            return Err(EINVAL);
+        }
+
+        let made = self.contexts.setup(args.nr_events)?;
+        let answer = abi::Setup {
+            ctx: made.handle as u64,
+            ring_size: made.ring_size as u64,
+            ring_nr: made.ring_nr,
+            id: made.id,
+            ..args
+        };
+        let told = abi::write(arg, size, &answer)
+            .and_then(|()| user::write_word(ctxp, made.handle, compat));
+        if let Err(e) = told {
+            // Nobody knows of it but who guessed. If that one destroyed it, all the better.
+            let _ = self.contexts.destroy(made.ctx);
+            return Err(e);
+        }
+        Ok(0)
+    }
+
+    fn destroy(&self, args: abi::Destroy) -> Result<isize> {
+        must_be_zero(&[args.flags.into(), args.resv.into()])?;
+        self.contexts.destroy(self.contexts.lookup(args.ctx)?)?;
+        Ok(0)
+    }
+}
+
+fn query(args: abi::Query, arg: usize, size: usize) -> Result<isize> {
+    must_be_zero(&[args.flags.into()])?;
+    let answer = abi::Query {
+        flags: 0,
+        abi_version: bindings::RAIO_ABI_VERSION,
+        features: 0,
+        opcodes: abi::Opcode::ALL,
+        iocb_flags: 0,
+        rw_flags: bindings::RAIO_RWF_SUPPORTED,
+        setup_flags: 0,
+        max_events: abi::MAX_EVENTS,
+        resv: 0,
+    };
+    abi::write(arg, size, &answer)?;
+    Ok(0)
+}
+
+fn statistics(args: abi::Stats, arg: usize, size: usize) -> Result<isize> {
+    must_be_zero(&[args.flags.into(), args.resv.into()])?;
+    abi::write(arg, size, &stats::snapshot())?;
+    Ok(0)
+}
+
+/// A `struct __kernel_timespec` in nanoseconds. [`None`], for ever, is one that is negative, as
+/// kernel AIO has it, or doesn't fit.
+fn timespec(addr: usize) -> Result<Option<i64>> {
+    let seconds: i64 = user::read(addr)?;
+    let nanoseconds: i64 = user::read(addr.wrapping_add(8))?;
+    let timeout = seconds
+        .checked_mul(1_000_000_000)
+        .and_then(|timeout| timeout.checked_add(nanoseconds));
+    Ok(timeout.filter(|timeout| *timeout >= 0))
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * C bodies for what Rust can't call: static inlines, macros and per-cpu
+ * data. One call each; what it is for is said where it is used.
+ */
+#include <linux/highmem.h>
+#include <linux/ioprio.h>
+#include <linux/percpu.h>
+#include <linux/sched.h>
+
+#include "helpers.h"
+
+struct raio_counters {
+	u64 v[RAIO_NR_CTR];
+};
+
+static DEFINE_PER_CPU(struct raio_counters, raio_counters);
+
+void raio_counter_add(enum raio_counter which, u64 n)
+{
+	this_cpu_add(raio_counters.v[which], n);
+}
+
+u64 raio_counter_sum(enum raio_counter which)
+{
+	u64 sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(per_cpu(raio_counters, cpu).v[which]);
+	return sum;
+}
+
+bool raio_percpu_ref_tryget_live(struct percpu_ref *ref)
+{
+	return percpu_ref_tryget_live(ref);
+}
+
+void raio_percpu_ref_get_many(struct percpu_ref *ref, unsigned long n)
+{
+	percpu_ref_get_many(ref, n);
+}
+
+void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n)
+{
+	percpu_ref_put_many(ref, n);
+}
+
+struct workqueue_struct *raio_alloc_workqueue(const char *name)
+{
+	return alloc_workqueue("%s", WQ_UNBOUND, 0, name);
+}
+
+void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func)
+{
+	INIT_RCU_WORK(rwork, func);
+}
+
+/* An id of which xa_load() says NULL until something is stored there. */
+int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max)
+{
+	return xa_alloc(xa, id, NULL, XA_LIMIT(0, max), GFP_KERNEL_ACCOUNT);
+}
+
+struct mm_struct *raio_current_mm(void)
+{
+	return current->mm;
+}
+
+bool raio_wq_has_sleeper(struct wait_queue_head *wq)
+{
+	return wq_has_sleeper(wq);
+}
+
+/* The caller has set its task state. NULL is for ever; 0 says time is up. */
+int raio_schedule_until(ktime_t *expires)
+{
+	return schedule_hrtimeout_range(expires, current->timer_slack_ns,
+					HRTIMER_MODE_ABS);
+}
+
+/* A new, zeroed, unlocked page of the ring, with a reference for us. */
+struct folio *raio_ring_folio(struct address_space *mapping, pgoff_t index)
+{
+	struct folio *folio;
+
+	folio = __filemap_get_folio(mapping, index,
+				    FGP_LOCK | FGP_ACCESSED | FGP_CREAT,
+				    GFP_USER | __GFP_ZERO);
+	if (!IS_ERR(folio))
+		folio_end_read(folio, true);
+	return folio;
+}
+
+void *raio_folio_address(struct folio *folio)
+{
+	return folio_address(folio);
+}
+
+pgoff_t raio_folio_index(struct folio *folio)
+{
+	return folio->index;
+}
+
+void raio_folio_get(struct folio *folio)
+{
+	folio_get(folio);
+}
+
+void raio_folio_put(struct folio *folio)
+{
+	folio_put(folio);
+}
+
+void raio_kiocb_start_write(struct kiocb *iocb)
+{
+	kiocb_start_write(iocb);
+}
+
+void raio_kiocb_end_write(struct kiocb *iocb)
+{
+	kiocb_end_write(iocb);
+}
+
+int raio_kiocb_set_rw_flags(struct kiocb *iocb, u32 flags, int rw)
+{
+	return kiocb_set_rw_flags(iocb, (__force rwf_t)flags, rw);
+}
+
+u16 raio_current_ioprio(void)
+{
+	return get_current_ioprio();
+}
+
+size_t raio_iov_iter_count(const struct iov_iter *iter)
+{
+	return iov_iter_count(iter);
+}
+
+bool raio_file_is_reg(struct file *file)
+{
+	return S_ISREG(file_inode(file)->i_mode);
+}

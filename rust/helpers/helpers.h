@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The static inlines, macros and per-cpu data that need a C body to be
+ * reached from Rust. Nothing is decided here.
+ */
+#ifndef _RAIO_HELPERS_H
+#define _RAIO_HELPERS_H
+
+#include <linux/fs.h>
+#include <linux/ktime.h>
+#include <linux/pagemap.h>
+#include <linux/percpu-refcount.h>
+#include <linux/uio.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+enum raio_counter {
+	RAIO_CTR_SETUPS,
+	RAIO_CTR_FREES,
+	RAIO_CTR_SUBMITTED,
+	RAIO_CTR_QUEUED,
+	RAIO_CTR_COMPLETED,
+	RAIO_CTR_REAPED,
+	RAIO_CTR_REFUSED,
+	RAIO_CTR_MIGRATED,
+	RAIO_NR_CTR,
+};
+
+void raio_counter_add(enum raio_counter which, u64 n);
+u64 raio_counter_sum(enum raio_counter which);
+
+bool raio_percpu_ref_tryget_live(struct percpu_ref *ref);
+void raio_percpu_ref_get_many(struct percpu_ref *ref, unsigned long n);
+void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n);
+
+struct workqueue_struct *raio_alloc_workqueue(const char *name);
+void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func);
+
+int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max);
+
+struct mm_struct *raio_current_mm(void);
+
+bool raio_wq_has_sleeper(struct wait_queue_head *wq);
+int raio_schedule_until(ktime_t *expires);
+
+struct folio *raio_ring_folio(struct address_space *mapping, pgoff_t index);
+void *raio_folio_address(struct folio *folio);
+pgoff_t raio_folio_index(struct folio *folio);
+void raio_folio_get(struct folio *folio);
+void raio_folio_put(struct folio *folio);
+
+void raio_kiocb_start_write(struct kiocb *iocb);
+void raio_kiocb_end_write(struct kiocb *iocb);
+int raio_kiocb_set_rw_flags(struct kiocb *iocb, u32 flags, int rw);
+u16 raio_current_ioprio(void);
+size_t raio_iov_iter_count(const struct iov_iter *iter);
+bool raio_file_is_reg(struct file *file);
+
+#endif /* _RAIO_HELPERS_H */

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Per-cpu reference counts.
+//!
+//! C header: `include/linux/percpu-refcount.h`.
+//!
+//! A count starts live with one reference, the initial one. While it is live, taking and dropping
+//! a reference is an addition on this processor's own counter. [`PercpuRef::kill`] makes it an
+//! ordinary atomic count and drops the initial reference; when the last one goes,
+//! [`HasPercpuRef::released`] is called, once.
+
+use crate::bindings;
+use core::marker::PhantomData;
+use kernel::{error::to_result, prelude::*, types::Opaque};
+
+/// Says where in `Self` the reference count number `ID` is and what to do when it reaches zero.
+///
+/// # Safety
+///
+/// [`Self::OFFSET`] must be the offset in bytes of a field of type `PercpuRef<Self, ID>`.
+pub(crate) unsafe trait HasPercpuRef<const ID: u64>: Sized {
+    /// Where the field is.
+    const OFFSET: usize;
+
+    /// Called once, when the last reference is gone.
+    ///
+    /// The RCU read lock is held, and it may be any context: this must not sleep. The object must
+    /// stay alive for a grace period from here.
+    fn released(&self);
+}
+
+/// A reference count with a counter on each processor.
+///
+/// # Invariants
+///
+/// `inner` is initialised by `percpu_ref_init()`.
+#[pin_data(PinnedDrop)]
+pub(crate) struct PercpuRef<T, const ID: u64> {
+    #[pin]
+    inner: Opaque<bindings::percpu_ref>,
+    _owner: PhantomData<T>,
+}
+
+// SAFETY: A `percpu_ref` isn't bound to the thread that made it.
+unsafe impl<T: Send, const ID: u64> Send for PercpuRef<T, ID> {}
+// SAFETY: All that is done through a shared reference is an atomic or per-cpu operation of the C
+// side.
+unsafe impl<T: Sync, const ID: u64> Sync for PercpuRef<T, ID> {}
+
+impl<T: HasPercpuRef<ID> + Sync, const ID: u64> PercpuRef<T, ID> {
+    /// A live count of one. Fails with `ENOMEM`.
+    pub(crate) fn new() -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            // INVARIANT: Either this initialises it or there will be no `Self`.
+            inner <- Opaque::try_ffi_init(|slot: *mut bindings::percpu_ref| {
+                // SAFETY: `slot` is memory for a `percpu_ref` that stays where it is.
+                to_result(unsafe {
+                    bindings::percpu_ref_init(slot, Some(Self::release), 0, bindings::GFP_KERNEL)
+                })
+            }),
+            _owner: PhantomData,
+        })
+    }
+
+    /// # Safety
+    ///
+    /// To be called by the C side only, with the count of a `PercpuRef<T, ID>` in a `T`.
+    unsafe extern "C" fn release(ptr: *mut bindings::percpu_ref) {
+        // SAFETY: `ptr` is the field at `OFFSET` of a `T` as `HasPercpuRef` says; `PercpuRef` is
+        // just its C part. The `T` is alive, for it may only go a grace period after the last
+        // reference went, which is now, and the C side holds the RCU read lock around this call.
+        let owner = unsafe { &*ptr.byte_sub(T::OFFSET).cast::<T>() };
+        owner.released();
+    }
+
+    /// Takes a reference unless the count was killed.
+    #[must_use]
+    pub(crate) fn tryget_live(&self) -> bool {
+        // SAFETY: Initialised, by the type invariant.
+        unsafe { bindings::raio_percpu_ref_tryget_live(self.inner.get()) }
+    }
+
+    /// Takes `n` references.
+    ///
+    /// # Safety
+    ///
+    /// The count must not have reached zero, nor may it while this runs.
+    pub(crate) unsafe fn get_many(&self, n: usize) {
+        // SAFETY: Initialised, by the type invariant; not zero, as the caller says.
+        unsafe { bindings::raio_percpu_ref_get_many(self.inner.get(), n) }
+    }
+
+    /// Drops `n` references, after which `self` may be gone.
+    ///
+    /// # Safety
+    ///
+    /// The caller must own them.
+    pub(crate) unsafe fn put_many(this: *const Self, n: usize) {
+        // SAFETY: The references that the caller owns have kept the count alive until here.
+        unsafe { bindings::raio_percpu_ref_put_many((*this).inner.get(), n) }
+    }
+
+    /// Drops the initial reference: from now on [`Self::tryget_live`] fails.
+    ///
+    /// # Safety
+    ///
+    /// At most once for each count.
+    pub(crate) unsafe fn kill(&self) {
+        // SAFETY: Initialised, by the type invariant; killed only once, as the caller says.
+        unsafe { bindings::percpu_ref_kill_and_confirm(self.inner.get(), None) }
+    }
+}
+
+#[pinned_drop]
+impl<T, const ID: u64> PinnedDrop for PercpuRef<T, ID> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: Initialised, by the type invariant, and nobody uses it any more.
+        unsafe { bindings::percpu_ref_exit(self.inner.get()) }
+    }
+}

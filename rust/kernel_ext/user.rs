@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Copies to and from user space that [`UserSlice`] doesn't offer.
+
+use crate::bindings;
+use core::mem::size_of;
+use kernel::{
+    prelude::*,
+    transmute::{AsBytes, FromBytes},
+    uaccess::UserSlice, //
+};
+
+/// An address of the caller as the ABI carries it. `EFAULT` if it isn't one on this machine.
+pub(crate) fn address(addr: u64) -> Result<usize> {
+    usize::try_from(addr).map_err(|_| EFAULT)
+}
+
+/// Reads a `T` from `addr`.
+pub(crate) fn read<T: FromBytes>(addr: usize) -> Result<T> {
+    UserSlice::new(UserPtr::from_addr(addr), size_of::<T>())
+        .reader()
+        .read()
+}
+
+/// Writes `value` to `addr`.
+pub(crate) fn write<T: AsBytes>(addr: usize, value: &T) -> Result {
+    UserSlice::new(UserPtr::from_addr(addr), size_of::<T>())
+        .writer()
+        .write(value)
+}
+
+/// A word of the caller, of four bytes or eight, at `addr`.
+pub(crate) fn read_word(addr: usize, compat: bool) -> Result<usize> {
+    if compat {
+        Ok(read::<u32>(addr)? as usize)
+    } else {
+        read(addr)
+    }
+}
+
+/// Writes a word of the caller. `value` fits, for it is an address of the caller's.
+pub(crate) fn write_word(addr: usize, value: usize, compat: bool) -> Result {
+    if compat {
+        write(addr, &(value as u32))
+    } else {
+        write(addr, &value)
+    }
+}
+
+/// Copies memory that user space may be writing to at the same time.
+///
+/// # Safety
+///
+/// `src` must be valid for reads of `len` bytes.
+pub(crate) unsafe fn copy_from_shared(addr: usize, src: *const u8, len: usize) -> Result {
+    let addr = addr as *mut core::ffi::c_void;
+    // SAFETY: `src` is readable, as the caller says; the destination is checked by the function.
+    // Neither is turned into a reference.
+    if unsafe { bindings::copy_to_user(addr, src.cast(), len) } != 0 {
+        return Err(EFAULT);
+    }
+    Ok(())
+}

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The completion ring: pages that the kernel fills with events and user space maps.
+//!
+//! User space may write to all of it at any time. So nothing that is read from a page is trusted:
+//! `head` is clamped, and `nr`, `tail` and the rest are only written, their true values being kept
+//! here. And a page is only accessed through raw pointers, by copies and single loads and stores.
+//!
+//! # Locks
+//!
+//! * `ring_lock`, a mutex: held from before set-up until the ring is published, by who reaps through
+//!   the kernel, and, by trying for it, in migration. `mmap_lock` nests inside it (set-up maps the
+//!   ring, reaping writes to user memory).
+//! * `completion_lock`, a spin lock with interrupts off: the tail, the count of unread events, and
+//!   the copy of a page. It nests inside `ring_lock`; nothing nests inside it.
+//!
+//! The page array is changed with both held and read with either.
+//!
+//! # Order
+//!
+//! | here | partner |
+//! |---|---|
+//! | [`Ring::post`]: event, then store-release of the header's `tail` | user space: load-acquire of `tail`, then the event |
+//! | [`Ring::post`]: event, then store-release of `self.tail` | [`Ring::reap`]: load-acquire of `self.tail`, then the event |
+//! | [`Ring::reap`]: events, then store-release of `head` | [`Ring::refill`]: load-acquire of `head`, then the slots are used again |
+//! | user space: the same | [`Ring::refill`]: the same |
+//! | [`Ring::post`]: `self.tail`, full barrier, who waits? | [`Ring::wait`]: queued, full barrier, `self.tail` |
+
+pub(crate) mod layout;
+mod migrate;
+mod setup;
+
+use crate::{
+    bindings,
+    kernel_ext::{
+        folio::OwnedFolio,
+        pseudo_fs::PageFile,
+        user,
+        wait::{
+            LevelQueue,
+            Woken, //
+        }, //
+    },
+    stats::Counter,
+};
+use core::{cell::UnsafeCell, mem::size_of};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        lock::{
+            spinlock::SpinLockIrqBackend,
+            Guard, //
+        },
+        Mutex,
+        MutexGuard,
+        SpinLockIrq, //
+    },
+};
+use layout::{
+    Layout,
+    EVENT, //
+};
+
+pub(crate) use setup::RingOwner;
+
+/// What is put into a ring.
+pub(crate) type Event = bindings::io_event;
+
+const _: () = assert!(size_of::<Event>() == EVENT && size_of::<bindings::raio_ring>() == EVENT);
+const _: () = assert!(kernel::page::PAGE_SIZE == layout::PAGE);
+
+/// A ring.
+///
+/// # Invariants
+///
+/// * `pages` is empty, or has `layout.pages()` folios. It changes only with both locks held.
+/// * `tail`, `posted.tail` and the header's `tail` of a ring with pages are the same whenever
+///   `completion_lock` is free, but for what user space does to the last.
+/// * `available` plus the slots that are claimed plus `posted.unread` is the ring's capacity.
+#[pin_data]
+pub(crate) struct Ring {
+    layout: Layout,
+    file: PageFile<Ring>,
+    pages: UnsafeCell<KVVec<OwnedFolio>>,
+    /// Where who made it sees it, 0 before it is published. Moved by `mremap(2)`. Relaxed: a value
+    /// to compare with and to unmap at.
+    address: Atomic<usize>,
+    /// Slots that nobody has claimed.
+    available: Atomic<u32>,
+    /// Where the next event goes, for those without `completion_lock`.
+    tail: Atomic<u32>,
+    #[pin]
+    ring_lock: Mutex<()>,
+    #[pin]
+    completion_lock: SpinLockIrq<Posted>,
+    #[pin]
+    waiters: LevelQueue,
+}
+
+struct Posted {
+    /// Where the next event goes.
+    tail: u32,
+    /// Events that were posted and not yet seen to be read.
+    unread: u32,
+}
+
+// SAFETY: `pages`, the only field that isn't `Send`, owns its folios, which are.
+unsafe impl Send for Ring {}
+// SAFETY: `pages` is only accessed as its invariant says.
+unsafe impl Sync for Ring {}
+
+/// `ring_lock`, held.
+struct Locked<'a> {
+    ring: &'a Ring,
+    _guard: MutexGuard<'a, ()>,
+}
+
+/// `completion_lock`, held.
+struct Posting<'a> {
+    ring: &'a Ring,
+    posted: Guard<'a, Posted, SpinLockIrqBackend>,
+}
+
+/// The pages while one of the locks is held. `None` for a page that isn't there: the ring is being
+/// freed, or `index` is none of the ring's.
+trait Pages {
+    fn pages(&self) -> &[OwnedFolio];
+
+    #[inline]
+    fn page(&self, index: usize) -> Option<*mut u8> {
+        self.pages().get(index).map(OwnedFolio::address)
+    }
+
+    /// A field of the header, by its offset.
+    #[inline]
+    fn header(&self, offset: usize) -> Option<&Atomic<u32>> {
+        let page = self.page(0)?;
+        // SAFETY: `offset` is one of the constants below, so this is an aligned word of a page that
+        // stays for as long as `self` does. All access to it is atomic: ours as user space's.
+        Some(unsafe { Atomic::from_ptr(page.add(offset).cast::<u32>()) })
+    }
+}
+
+impl Pages for Locked<'_> {
+    fn pages(&self) -> &[OwnedFolio] {
+        // SAFETY: By the type invariant nobody changes it while we hold `ring_lock`.
+        unsafe { &*self.ring.pages.get() }
+    }
+}
+
+impl Pages for Posting<'_> {
+    fn pages(&self) -> &[OwnedFolio] {
+        // SAFETY: By the type invariant nobody changes it while we hold `completion_lock`.
+        unsafe { &*self.ring.pages.get() }
+    }
+}
+
+const HEAD: usize = core::mem::offset_of!(bindings::raio_ring, head);
+const TAIL: usize = core::mem::offset_of!(bindings::raio_ring, tail);
+
+impl Ring {
+    fn lock(&self) -> Locked<'_> {
+        Locked {
+            ring: self,
+            _guard: self.ring_lock.lock(),
+        }
+    }
+
+    fn try_lock(&self) -> Option<Locked<'_>> {
+        Some(Locked {
+            ring: self,
+            _guard: self.ring_lock.try_lock()?,
+        })
+    }
+
+    fn posting(&self) -> Posting<'_> {
+        Posting {
+            ring: self,
+            posted: self.completion_lock.lock(),
+        }
+    }
+
+    /// Where who made it sees it; 0 before it is published.
+    pub(crate) fn address(&self) -> usize {
+        self.address.load(Relaxed)
+    }
+
+    /// Its shape.
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Claims up to `want` slots, each for one event that will be posted, and returns how many.
+    pub(crate) fn claim(&self, want: u32) -> u32 {
+        let mut got = self.take(want);
+        if got < want {
+            self.posting().refill();
+            got += self.take(want - got);
+        }
+        got
+    }
+
+    fn take(&self, want: u32) -> u32 {
+        // Relaxed: a count only. That a slot may be written to again is ordered by
+        // `completion_lock`, under which `refill` sees it free and `post` fills it.
+        let mut available = self.available.load(Relaxed);
+        loop {
+            let take = available.min(want);
+            if take == 0 {
+                return 0;
+            }
+            match self.available.cmpxchg(available, available - take, Relaxed) {
+                Ok(_) => return take,
+                Err(now) => available = now,
+            }
+        }
+    }
+
+    /// Gives back slots that were claimed and will not be used.
+    pub(crate) fn unclaim(&self, n: u32) {
+        // Relaxed: see `take`.
+        self.available.add(n, Relaxed);
+    }
+
+    /// Puts an event into a slot that was claimed, and wakes who waits for it. Any context.
+    pub(crate) fn post(&self, event: &Event) {
+        let mut ring = self.posting();
+        ring.post(event);
+        drop(ring);
+        Counter::Completed.add(1);
+        self.waiters.wake(|| self.posting().used());
+    }
+
+    /// Wakes all who wait, to find out that the ring is about to go.
+    pub(crate) fn wake_all(&self) {
+        self.waiters.wake_all();
+    }
+
+    /// Waits until `n` events are there (as many as fit, if that is less), `gone` says that there is
+    /// no more to wait for, or as [`LevelQueue::wait`] says.
+    pub(crate) fn wait(&self, n: u32, deadline: Option<i64>, gone: impl Fn() -> bool) -> Woken {
+        let n = n.clamp(1, self.layout.capacity());
+        self.waiters
+            .wait(n, deadline, || gone() || self.posting().used() >= n)
+    }
+
+    /// Moves up to `max` events to the array at `addr` and returns how many.
+    ///
+    /// `EFAULT` if that isn't writable memory; the events then stay in the ring.
+    pub(crate) fn reap(&self, addr: usize, max: u32) -> Result<u32> {
+        let ring = self.lock();
+        let Some(header) = ring.header(HEAD) else {
+            return Ok(0);
+        };
+        let mut head = self.layout.clamp(header.load(Relaxed));
+        // Acquire: pairs with the store-release of `self.tail` in `post`.
+        let tail = self.tail.load(Acquire);
+        let mut done = 0;
+        while head != tail && done < max {
+            let run = self.layout.run(head, tail, max - done);
+            let Some(page) = ring.page(run.page) else {
+                break;
+            };
+            let to = addr.wrapping_add(done as usize * EVENT);
+            // SAFETY: A run lies in one page, and `ring` keeps it from being replaced.
+            unsafe { user::copy_from_shared(to, page.add(run.offset), run.len as usize * EVENT) }?;
+            head = self.layout.advance(head, run.len);
+            done += run.len;
+        }
+        if done > 0 {
+            // Release: pairs with the load-acquire in `refill`.
+            header.store(head, Release);
+            Counter::Reaped.add(done.into());
+        }
+        Ok(done)
+    }
+}
+
+impl Posting<'_> {
+    #[inline]
+    fn post(&mut self, event: &Event) {
+        let layout = self.ring.layout;
+        let tail = self.posted.tail;
+        let (page, offset) = layout.slot(tail);
+        let Some(page) = self.page(page) else {
+            return;
+        };
+        // SAFETY: A slot lies in one page, aligned, and `self` keeps it from being replaced. User
+        // space may write to it at the same time, as it may to any memory of its own.
+        unsafe { page.add(offset).cast::<Event>().write_volatile(*event) };
+
+        let tail = layout.advance(tail, 1);
+        if let Some(header) = self.header(TAIL) {
+            // Release: pairs with the load-acquire of user space.
+            header.store(tail, Release);
+        }
+        // Release: pairs with the load-acquire in `Ring::reap`.
+        self.ring.tail.store(tail, Release);
+        self.posted.tail = tail;
+        self.posted.unread += 1;
+    }
+
+    /// Events that are there, as far as user space lets us know.
+    fn used(&self) -> u32 {
+        let layout = self.ring.layout;
+        // Acquire: whoever moved `head` has read the events before it, so their slots may be used
+        // again. Pairs with the store-release in `Ring::reap`, and user space's.
+        let head = self.header(HEAD).map_or(0, |head| head.load(Acquire));
+        layout.used(layout.clamp(head), self.posted.tail)
+    }
+
+    /// Makes the slots available of which the events have been read.
+    fn refill(&mut self) {
+        let reaped = layout::reaped(self.posted.unread, self.used());
+        if reaped > 0 {
+            self.posted.unread -= reaped;
+            self.ring.unclaim(reaped);
+        }
+    }
+}

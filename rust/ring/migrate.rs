@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Moving the ring: by user space, in its address space, and by the kernel, page by page, while
+//! events are posted and read.
+//!
+//! `ring_lock` is tried for, since the caller may hold locks that are taken inside of it: a failure
+//! costs the migration a retry. `completion_lock` covers the copy and the change of the page array,
+//! no more, so that no event is written to the old page once it was copied.
+
+use super::Ring;
+use crate::{
+    kernel_ext::pseudo_fs::{
+        Migration,
+        PageOwner, //
+    },
+    stats::Counter,
+};
+use kernel::{
+    prelude::*,
+    sync::atomic::Relaxed, //
+};
+
+impl PageOwner for Ring {
+    fn moved(&self, address: usize, len: usize) -> Result {
+        if len != self.layout.bytes() || self.address() == 0 {
+            return Err(EINVAL);
+        }
+        // Relaxed: see `address`.
+        self.address.store(address, Relaxed);
+        Ok(())
+    }
+
+    fn migrate(&self, page: Migration<'_>) -> Result {
+        let locked = self.try_lock().ok_or(EAGAIN)?;
+        let index = page.index();
+        let pages = self.pages.get();
+        // SAFETY: `ring_lock` is held, so nobody changes it.
+        let held = unsafe { &*pages }.get(index).ok_or(EINVAL)?;
+        let replaced = page.replace(held)?;
+
+        let posting = self.posting();
+        // SAFETY: Both locks are held, as the invariant of `pages` asks for, and the reference
+        // above is no longer used.
+        let held = unsafe { &mut *pages }.get_mut(index);
+        let old = held.map(|held| replaced.finish(held));
+        drop(posting);
+        drop(old);
+        drop(locked);
+        Counter::Migrated.add(1);
+        Ok(())
+    }
+}

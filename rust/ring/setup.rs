@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The beginning and the end of a ring. `ring_lock` is held from before the first page exists until
+//! the ring is published; the end starts with disconnecting the ring from its inode, so that
+//! migration no longer finds it.
+
+use super::{
+    layout::Layout,
+    Locked,
+    Pages,
+    Posted,
+    Ring, //
+};
+use crate::{
+    abi, bindings,
+    kernel_ext::{
+        pseudo_fs::{
+            PageFile,
+            PseudoFs, //
+        },
+        wait::LevelQueue, //
+    },
+};
+use core::{cell::UnsafeCell, mem::offset_of, ops::Deref};
+use kernel::{
+    new_mutex, new_spinlock_irq,
+    prelude::*,
+    static_lock_class,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
+};
+
+/// Who has a ring. On drop its pages are freed; what is left until the last reference is dropped,
+/// by a migration perhaps, is an empty shell.
+///
+/// # Invariants
+///
+/// The ring is connected to its file until it is disconnected on drop.
+pub(crate) struct RingOwner(Arc<Ring>);
+
+impl RingOwner {
+    /// A ring without pages. Fails with `ENOMEM`.
+    pub(crate) fn new(fs: &PseudoFs, layout: Layout) -> Result<Self> {
+        let file = PageFile::new(fs, c"[raio]", layout.pages())?;
+        let ring = Arc::pin_init(
+            pin_init!(Ring {
+                layout,
+                file,
+                pages: UnsafeCell::new(KVVec::new()),
+                address: Atomic::new(0),
+                available: Atomic::new(layout.capacity()),
+                tail: Atomic::new(0),
+                ring_lock <- new_mutex!((), "raio_ring_lock"),
+                completion_lock <- new_spinlock_irq!(
+                    Posted { tail: 0, unread: 0 },
+                    "raio_completion_lock"
+                ),
+                waiters <- LevelQueue::new(c"raio_waiters", static_lock_class!()),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        Ok(Self(ring))
+    }
+
+    /// Another reference, that doesn't keep the pages.
+    pub(crate) fn share(&self) -> Arc<Ring> {
+        self.0.clone()
+    }
+
+    /// Connects it to its file, so that its pages may be moved once `ring_lock` is free. To be
+    /// called with `ring_lock` held.
+    fn connect(&self, _locked: &Locked<'_>) {
+        // SAFETY: `drop` disconnects it before it drops the reference.
+        unsafe { self.0.file.connect(&self.0) }
+    }
+}
+
+impl Deref for RingOwner {
+    type Target = Ring;
+
+    fn deref(&self) -> &Ring {
+        &self.0
+    }
+}
+
+impl Drop for RingOwner {
+    fn drop(&mut self) {
+        // First of all: from here on migration doesn't find the ring.
+        self.0.file.disconnect();
+        // A migration that found it before has `ring_lock`, or fails to get it.
+        let pages = {
+            let locked = self.0.lock();
+            let _posting = self.0.posting();
+            // SAFETY: Both locks are held, as the invariant of `pages` asks for.
+            unsafe { core::mem::take(&mut *locked.ring.pages.get()) }
+        };
+        // Without locks, for it takes those of the folios, which migration takes before ours.
+        self.0.file.truncate();
+        drop(pages);
+    }
+}
+
+/// A ring that is being set up: `ring_lock` is held.
+pub(crate) struct RingSetup<'a> {
+    locked: Locked<'a>,
+}
+
+impl Ring {
+    /// Begins the set-up.
+    pub(crate) fn begin_setup(&self) -> RingSetup<'_> {
+        RingSetup {
+            locked: self.lock(),
+        }
+    }
+}
+
+impl RingSetup<'_> {
+    /// Makes the pages and writes the header, but for the id. Fails with `ENOMEM`.
+    pub(crate) fn populate(&self, owner: &RingOwner) -> Result {
+        let ring = self.locked.ring;
+        let layout = ring.layout;
+        let mut pages = KVVec::with_capacity(layout.pages(), GFP_KERNEL_ACCOUNT)?;
+        for index in 0..layout.pages() {
+            // The capacity is there already, so this doesn't allocate.
+            pages.push(ring.file.populate(index)?, GFP_KERNEL_ACCOUNT)?;
+        }
+        {
+            let _posting = ring.posting();
+            // INVARIANT: As many folios as the layout has pages.
+            // SAFETY: Both locks are held, as the invariant of `pages` asks for.
+            unsafe { *ring.pages.get() = pages };
+        }
+        for (offset, value) in [
+            (offset_of!(bindings::raio_ring, id), u32::MAX),
+            (offset_of!(bindings::raio_ring, nr), layout.nr()),
+            (offset_of!(bindings::raio_ring, magic), abi::ring::MAGIC),
+            (
+                offset_of!(bindings::raio_ring, compat_features),
+                abi::ring::COMPAT_FEATURES,
+            ),
+            (
+                offset_of!(bindings::raio_ring, incompat_features),
+                abi::ring::INCOMPAT_FEATURES,
+            ),
+            (
+                offset_of!(bindings::raio_ring, header_length),
+                super::EVENT as u32,
+            ),
+        ] {
+            self.write(offset, value);
+        }
+        owner.connect(&self.locked);
+        Ok(())
+    }
+
+    /// Maps it for the current process and returns the address. Fails as `mmap(2)` does.
+    pub(crate) fn map(&self) -> Result<usize> {
+        let ring = self.locked.ring;
+        ring.file.map(ring.layout.bytes())
+    }
+
+    /// Writes the id and the address, the last things that are missing, and lets go of `ring_lock`.
+    pub(crate) fn publish(self, id: u32, address: usize) {
+        self.write(offset_of!(bindings::raio_ring, id), id);
+        self.locked.ring.address.store(address, Relaxed);
+    }
+
+    fn write(&self, offset: usize, value: u32) {
+        if let Some(word) = self.locked.header(offset) {
+            // Relaxed: nobody else knows of the ring until its context is published.
+            word.store(value, Relaxed);
+        }
+    }
+}
