@@ -75,6 +75,7 @@ same_layout! {
         migrate_folio = RAIO_OFFSET_address_space_operations_migrate_folio,
     }
     vm_operations_struct {
+        close = RAIO_OFFSET_vm_operations_struct_close,
         fault = RAIO_OFFSET_vm_operations_struct_fault,
         map_pages = RAIO_OFFSET_vm_operations_struct_map_pages,
         page_mkwrite = RAIO_OFFSET_vm_operations_struct_page_mkwrite,
@@ -82,6 +83,7 @@ same_layout! {
     }
     vm_area_struct {
         vm_file = RAIO_OFFSET_vm_area_struct_vm_file,
+        vm_mm = RAIO_OFFSET_vm_area_struct_vm_mm,
         vm_ops = RAIO_OFFSET_vm_area_struct_vm_ops,
     }
     vfsmount {

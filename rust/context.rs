@@ -46,7 +46,8 @@ use crate::{
     request::Request,
     ring::{
         Event,
-        RingOwner, //
+        RingOwner,
+        RingUser, //
     },
     stats::Counter,
 };
@@ -151,6 +152,18 @@ unsafe impl HasPercpuRef<REQS> for Kioctx {
     }
 }
 
+impl RingUser for Kioctx {
+    /// A context of the compatible face ends with the process that made it, whoever else has the
+    /// file.
+    fn exiting(&self, mm: &Mm) {
+        if mm.as_raw() == self.mm.as_raw() {
+            // No reference of our own is needed: the spin lock that is held is a read-side section
+            // for RCU, so the context outlives it. It can only fail for one that ends already.
+            let _ = self.kill();
+        }
+    }
+}
+
 // SAFETY: The offset of a field of that type.
 unsafe impl HasRcuWork for Kioctx {
     const OFFSET: usize = offset_of!(Kioctx, free);
@@ -186,10 +199,12 @@ impl Drop for User {
     }
 }
 
-/// How many contexts of an open file still have requests in flight, so that closing it can wait for
-/// all of them at once.
+/// What the contexts of an open file share: the table in which they are found, and how many of them
+/// still have requests in flight, so that closing the file can wait for all of them at once.
 #[pin_data]
 struct Siblings {
+    #[pin]
+    table: IdTable<Kioctx>,
     /// The contexts, and one for the file while it is open.
     live: Atomic<u32>,
     #[pin]
@@ -200,6 +215,7 @@ impl Siblings {
     fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
+                table <- IdTable::new(),
                 live: Atomic::new(1),
                 all_idle <- Completion::new(),
             }),
@@ -221,10 +237,7 @@ impl Siblings {
 }
 
 /// The contexts of one open file.
-#[pin_data]
 pub(crate) struct Contexts {
-    #[pin]
-    table: IdTable<Kioctx>,
     engine: Arc<Engine>,
     fs: PseudoFs,
     siblings: Arc<Siblings>,
@@ -232,9 +245,8 @@ pub(crate) struct Contexts {
 
 impl Contexts {
     /// None yet. Fails with `ENOMEM`.
-    pub(crate) fn new(engine: Arc<Engine>) -> impl PinInit<Self, Error> {
-        try_pin_init!(Self {
-            table <- IdTable::new(),
+    pub(crate) fn new(engine: Arc<Engine>) -> Result<Self> {
+        Ok(Self {
             engine,
             fs: PseudoFs::pin()?,
             siblings: Siblings::new()?,
@@ -247,7 +259,7 @@ impl Contexts {
         // User space can write anything there; it only says where to look.
         let id = user::read::<u32>(handle).map_err(|_| EINVAL)?;
         let rcu = rcu::read_lock();
-        let ctx = self.table.get(id, &rcu).ok_or(EINVAL)?;
+        let ctx = self.siblings.table.get(id, &rcu).ok_or(EINVAL)?;
         if ctx.ring.address() != handle || !ctx.is_ours() {
             return Err(EINVAL);
         }
@@ -256,26 +268,11 @@ impl Contexts {
 
     /// Destroys a context and waits for the I/O on it to end. `EINVAL` if somebody else destroys it.
     pub(crate) fn destroy(&self, ctx: User) -> Result {
-        self.kill(&ctx)?;
+        ctx.kill()?;
+        ctx.unmap();
         let idle = ctx.idle.clone();
         drop(ctx);
         idle.wait_for_completion();
-        Ok(())
-    }
-
-    /// Steps 1 to 4 of the end, and the mapping goes.
-    fn kill(&self, ctx: &User) -> Result {
-        // Full: who is woken below sees it, see `getevents`.
-        if ctx.dead.xchg(1, Full) != 0 {
-            return Err(EINVAL);
-        }
-        self.table.remove(ctx.id.load(Relaxed));
-        ctx.ring.wake_all();
-        if ctx.is_ours() {
-            mm::unmap(ctx.ring.address(), ctx.ring.layout().bytes());
-        }
-        // SAFETY: Only who set `dead` gets here, so it is once.
-        unsafe { ctx.users.kill() };
         Ok(())
     }
 
@@ -286,15 +283,16 @@ impl Contexts {
         loop {
             let ctx = {
                 let rcu = rcu::read_lock();
-                let Some((id, ctx)) = self.table.next(from, &rcu) else {
+                let Some((id, ctx)) = self.siblings.table.next(from, &rcu) else {
                     break;
                 };
                 from = id + 1;
                 User::tryget(ctx)
             };
             if let Some(ctx) = ctx {
-                // It can only fail for a context that somebody else has destroyed.
-                let _ = self.kill(&ctx);
+                // It can only fail for one that ends already.
+                let _ = ctx.kill();
+                ctx.unmap();
             }
         }
         self.siblings.leave();
@@ -308,9 +306,29 @@ impl Kioctx {
         mm::is_current(&self.mm)
     }
 
+    /// Steps 1 to 4 of the end. `EINVAL` if it has begun already. Doesn't sleep.
+    fn kill(&self) -> Result {
+        // Full: who is woken below sees it, see `is_dead`.
+        if self.dead.xchg(1, Full) != 0 {
+            return Err(EINVAL);
+        }
+        self.siblings.table.remove(self.id.load(Relaxed));
+        self.ring.wake_all();
+        // SAFETY: Only who set `dead` gets here, so it is once.
+        unsafe { self.users.kill() };
+        Ok(())
+    }
+
     fn is_dead(&self) -> bool {
         // Relaxed: read between the full barriers of the wake-up protocol.
         self.dead.load(Relaxed) != 0
+    }
+
+    /// Takes the ring out of the current process, if that one made it.
+    fn unmap(&self) {
+        if self.is_ours() {
+            mm::unmap(self.ring.address(), self.ring.layout().bytes());
+        }
     }
 
     /// What requests are allocated from.

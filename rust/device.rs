@@ -26,36 +26,29 @@ use kernel::{
 };
 
 /// What an open file of the device has.
-#[pin_data]
 pub(crate) struct RaioFile {
-    #[pin]
     contexts: Contexts,
 }
 
 #[vtable]
 impl MiscDevice for RaioFile {
-    type Ptr = Pin<KBox<Self>>;
+    type Ptr = KBox<Self>;
 
     fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
-        let engine = crate::engine()?;
-        KBox::try_pin_init(
-            try_pin_init!(Self {
-                contexts <- Contexts::new(engine),
-            }),
-            GFP_KERNEL_ACCOUNT,
-        )
+        let contexts = Contexts::new(crate::engine()?)?;
+        Ok(KBox::new(Self { contexts }, GFP_KERNEL_ACCOUNT)?)
     }
 
     fn release(this: Self::Ptr, _file: &File) {
         this.contexts.destroy_all();
     }
 
-    fn ioctl(this: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+    fn ioctl(this: &Self, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         this.call(cmd, arg, false)
     }
 
     #[cfg(CONFIG_COMPAT)]
-    fn compat_ioctl(this: Pin<&Self>, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
+    fn compat_ioctl(this: &Self, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         this.call(cmd, arg as u32 as usize, true)
     }
 }

@@ -27,7 +27,7 @@
 //! | [`Ring::post`]: `self.tail`, full barrier, who waits? | [`Ring::wait`]: queued, full barrier, `self.tail` |
 
 pub(crate) mod layout;
-mod migrate;
+mod memory;
 mod setup;
 
 use crate::{
@@ -43,8 +43,9 @@ use crate::{
     },
     stats::Counter,
 };
-use core::{cell::UnsafeCell, mem::size_of};
+use core::{cell::UnsafeCell, mem::size_of, ptr::NonNull};
 use kernel::{
+    mm::Mm,
     prelude::*,
     sync::{
         atomic::{
@@ -75,10 +76,19 @@ pub(crate) type Event = bindings::io_event;
 const _: () = assert!(size_of::<Event>() == EVENT && size_of::<bindings::raio_ring>() == EVENT);
 const _: () = assert!(kernel::page::PAGE_SIZE == layout::PAGE);
 
+/// Who uses a ring, and wants to know when the process that maps it ends.
+pub(crate) trait RingUser: Send + Sync {
+    /// The process of `mm` has ended. The lock that says who owns the ring's pages is held: this
+    /// must not sleep.
+    fn exiting(&self, mm: &Mm);
+}
+
 /// A ring.
 ///
 /// # Invariants
 ///
+/// * `user` is written before the ring is connected to its file, and points to something that lives
+///   until it is disconnected.
 /// * `pages` is empty, or has `layout.pages()` folios. It changes only with both locks held.
 /// * `tail`, `posted.tail` and the header's `tail` of a ring with pages are the same whenever
 ///   `completion_lock` is free, but for what user space does to the last.
@@ -88,6 +98,7 @@ pub(crate) struct Ring {
     layout: Layout,
     file: PageFile<Ring>,
     pages: UnsafeCell<KVVec<OwnedFolio>>,
+    user: UnsafeCell<Option<NonNull<dyn RingUser>>>,
     /// Where who made it sees it, 0 before it is published. Moved by `mremap(2)`. Relaxed: a value
     /// to compare with and to unmap at.
     address: Atomic<usize>,
@@ -110,9 +121,9 @@ struct Posted {
     unread: u32,
 }
 
-// SAFETY: `pages`, the only field that isn't `Send`, owns its folios, which are.
+// SAFETY: `pages` owns its folios, which are `Send`, and so is what `user` points to.
 unsafe impl Send for Ring {}
-// SAFETY: `pages` is only accessed as its invariant says.
+// SAFETY: `pages` and `user` are only accessed as their invariants say; a user is `Sync`.
 unsafe impl Sync for Ring {}
 
 /// `ring_lock`, held.

@@ -26,6 +26,7 @@ use crate::{
     },
     stats::Counter,
 };
+use core::ptr::NonNull;
 use kernel::{
     prelude::*,
     sync::{
@@ -92,13 +93,13 @@ impl Contexts {
 
         // Declared after `ctx`: when something fails, the lock is free before the ring is freed.
         let setup = ring.begin_setup();
-        setup.populate(&ctx.ring)?;
+        setup.populate()?;
         let mapping = Mapping {
             addr: setup.map()?,
             len: layout.bytes(),
         };
         let handle = mapping.addr;
-        let place = self.table.reserve(u32::MAX - 1)?;
+        let place = self.siblings.table.reserve(u32::MAX - 1)?;
         let id = place.id();
         ctx.id.store(id, Relaxed);
 
@@ -108,6 +109,8 @@ impl Contexts {
         core::mem::forget(mapping);
         self.siblings.enter();
         Counter::Setups.add(1);
+        // SAFETY: The ring is owned by the context, which is pinned, so it lives as long.
+        unsafe { setup.connect(&ctx.ring, NonNull::<Kioctx>::from(&*ctx)) };
         setup.publish(id, handle);
         // SAFETY: From here on it is only dropped by `RcuWork::drop_later`.
         // INVARIANT: As `Kioctx` asks for.

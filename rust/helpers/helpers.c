@@ -67,6 +67,12 @@ struct mm_struct *raio_current_mm(void)
 	return current->mm;
 }
 
+/* Nobody runs in it any more: exit_mmap() takes it apart. */
+bool raio_mm_is_exiting(struct mm_struct *mm)
+{
+	return !atomic_read(&mm->mm_users);
+}
+
 bool raio_wq_has_sleeper(struct wait_queue_head *wq)
 {
 	return wq_has_sleeper(wq);

@@ -8,6 +8,7 @@
 
 #include <linux/fs.h>
 #include <linux/ktime.h>
+#include <linux/mm_types.h>
 #include <linux/pagemap.h>
 #include <linux/percpu-refcount.h>
 #include <linux/uio.h>
@@ -40,6 +41,7 @@ void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func);
 int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max);
 
 struct mm_struct *raio_current_mm(void);
+bool raio_mm_is_exiting(struct mm_struct *mm);
 
 bool raio_wq_has_sleeper(struct wait_queue_head *wq);
 int raio_schedule_until(ktime_t *expires);

@@ -14,8 +14,9 @@
 //!
 //! # Locks
 //!
-//! `i_private_lock` of the file's mapping guards who owns the pages ([`PageFile::connect`]). Nothing
-//! is taken inside of it. [`PageOwner::migrate`] is called without it, with both folios locked.
+//! `i_private_lock` of the file's mapping guards who owns the pages ([`PageFile::connect`]). It is
+//! held around [`PageOwner::exiting`], and nothing of memory management nests inside of it.
+//! [`PageOwner::migrate`] is called without it, with both folios locked.
 
 use super::folio::OwnedFolio;
 use crate::bindings;
@@ -27,9 +28,12 @@ use kernel::{
     },
     ffi,
     fs::File,
-    mm::virt::{
-        VmaNew,
-        VmaRef, //
+    mm::{
+        virt::{
+            VmaNew,
+            VmaRef, //
+        },
+        Mm, //
     },
     prelude::*,
     sync::{
@@ -110,6 +114,10 @@ pub(crate) trait PageOwner: Send + Sync + Sized + 'static {
     /// User space has moved the mapping of `len` bytes to `address` by `mremap(2)`. An error moves
     /// it back. `mmap_lock` is held.
     fn moved(&self, address: usize, len: usize) -> Result;
+
+    /// A process in which pages are mapped has ended, and `mm` is taken apart. `i_private_lock` is
+    /// held: this must not sleep.
+    fn exiting(&self, mm: &Mm);
 }
 
 /// A file of pages.
@@ -142,6 +150,7 @@ impl<T: PageOwner> PageFile<T> {
         map_pages: Some(bindings::filemap_map_pages),
         page_mkwrite: Some(bindings::filemap_page_mkwrite),
         mremap: Some(Self::mremap),
+        close: Some(Self::close),
         ..pin_init::zeroed()
     };
 
@@ -224,7 +233,8 @@ impl<T: PageOwner> PageFile<T> {
     ///
     /// # Safety
     ///
-    /// [`Self::disconnect`] must be called before the last reference to `owner` is dropped.
+    /// [`Self::disconnect`] must be called before the last reference to `owner` is dropped, and
+    /// before anything goes that its [`PageOwner`] methods rely on.
     pub(crate) unsafe fn connect(&self, owner: &Arc<T>) {
         // INVARIANT: The caller promises what is asked for.
         // SAFETY: `self.file` lives.
@@ -304,6 +314,23 @@ impl<T: PageOwner> PageFile<T> {
             .ok_or(EINVAL)
             .and_then(|owner| owner.moved(address, len));
         moved.err().map_or(0, |e| e.to_errno())
+    }
+
+    /// # Safety
+    ///
+    /// To be called by the C side only, with an area that [`Self::mmap`] has set up.
+    unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
+        // SAFETY: The area keeps its file, and lives no longer than its mm.
+        unsafe {
+            let mm = (*vma).vm_mm;
+            if bindings::raio_mm_is_exiting(mm) {
+                Self::with_owner((*(*vma).vm_file).f_mapping, |slot| {
+                    if let Some(owner) = slot.as_ref() {
+                        owner.exiting(Mm::from_raw(mm));
+                    }
+                });
+            }
+        }
     }
 
     /// All pages of a file in use are there, so a fault that wants to read one raced with

@@ -9,7 +9,8 @@ use super::{
     Locked,
     Pages,
     Posted,
-    Ring, //
+    Ring,
+    RingUser, //
 };
 use crate::{
     abi, bindings,
@@ -21,7 +22,7 @@ use crate::{
         wait::LevelQueue, //
     },
 };
-use core::{cell::UnsafeCell, mem::offset_of, ops::Deref};
+use core::{cell::UnsafeCell, mem::offset_of, ops::Deref, ptr::NonNull};
 use kernel::{
     new_mutex, new_spinlock_irq,
     prelude::*,
@@ -52,6 +53,7 @@ impl RingOwner {
                 layout,
                 file,
                 pages: UnsafeCell::new(KVVec::new()),
+                user: UnsafeCell::new(None),
                 address: Atomic::new(0),
                 available: Atomic::new(layout.capacity()),
                 tail: Atomic::new(0),
@@ -70,13 +72,6 @@ impl RingOwner {
     /// Another reference, that doesn't keep the pages.
     pub(crate) fn share(&self) -> Arc<Ring> {
         self.0.clone()
-    }
-
-    /// Connects it to its file, so that its pages may be moved once `ring_lock` is free. To be
-    /// called with `ring_lock` held.
-    fn connect(&self, _locked: &Locked<'_>) {
-        // SAFETY: `drop` disconnects it before it drops the reference.
-        unsafe { self.0.file.connect(&self.0) }
     }
 }
 
@@ -121,7 +116,7 @@ impl Ring {
 
 impl RingSetup<'_> {
     /// Makes the pages and writes the header, but for the id. Fails with `ENOMEM`.
-    pub(crate) fn populate(&self, owner: &RingOwner) -> Result {
+    pub(crate) fn populate(&self) -> Result {
         let ring = self.locked.ring;
         let layout = ring.layout;
         let mut pages = KVVec::with_capacity(layout.pages(), GFP_KERNEL_ACCOUNT)?;
@@ -154,8 +149,21 @@ impl RingSetup<'_> {
         ] {
             self.write(offset, value);
         }
-        owner.connect(&self.locked);
         Ok(())
+    }
+
+    /// From now on pages may be moved (not before `ring_lock` is free), and `user` is told when the
+    /// process that maps them ends.
+    ///
+    /// # Safety
+    ///
+    /// `owner` must be of this ring, and `user` live for as long as `owner` does.
+    pub(crate) unsafe fn connect(&self, owner: &RingOwner, user: NonNull<dyn RingUser>) {
+        // SAFETY: It isn't connected yet, so nobody else accesses it.
+        unsafe { *owner.user.get() = Some(user) };
+        // SAFETY: `RingOwner::drop` disconnects it before it drops the reference, and before what
+        // the caller promises ends.
+        unsafe { owner.file.connect(&owner.0) }
     }
 
     /// Maps it for the current process and returns the address. Fails as `mmap(2)` does.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Moving the ring: by user space, in its address space, and by the kernel, page by page, while
-//! events are posted and read.
+//! What memory management does to a ring: user space moves it in its address space, or ends; the
+//! kernel moves it page by page, while events are posted and read.
 //!
 //! `ring_lock` is tried for, since the caller may hold locks that are taken inside of it: a failure
 //! costs the migration a retry. `completion_lock` covers the copy and the change of the page array,
@@ -16,11 +16,21 @@ use crate::{
     stats::Counter,
 };
 use kernel::{
+    mm::Mm,
     prelude::*,
     sync::atomic::Relaxed, //
 };
 
 impl PageOwner for Ring {
+    fn exiting(&self, mm: &Mm) {
+        // SAFETY: By the type invariant it isn't written any more, and what it points to lives:
+        // the ring is connected, and stays so for as long as the caller holds the lock.
+        if let Some(user) = unsafe { *self.user.get() } {
+            // SAFETY: As above.
+            unsafe { user.as_ref() }.exiting(mm);
+        }
+    }
+
     fn moved(&self, address: usize, len: usize) -> Result {
         if len != self.layout.bytes() || self.address() == 0 {
             return Err(EINVAL);
