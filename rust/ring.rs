@@ -256,7 +256,7 @@ impl Ring {
     /// Waits until `n` events are there (as many as fit, if that is less), `gone` says that there is
     /// no more to wait for, or as [`LevelQueue::wait`] says.
     pub(crate) fn wait(&self, n: u32, deadline: Option<i64>, gone: impl Fn() -> bool) -> Woken {
-        let n = n.clamp(1, self.layout.capacity());
+        let n = n.max(1).min(self.layout.capacity());
         self.waiters
             .wait(n, deadline, || gone() || self.posting().used() >= n)
     }

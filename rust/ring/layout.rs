@@ -73,10 +73,10 @@ impl Layout {
     /// An index that may come from user space, as one that is in the ring.
     #[inline]
     pub(crate) const fn clamp(self, index: u32) -> u32 {
-        if index < self.nr {
-            index
-        } else {
-            index % self.nr
+        // The compiler can't know that `nr` isn't 0, and would have to panic.
+        match index.checked_rem(self.nr) {
+            Some(index) => index,
+            None => 0,
         }
     }
 
