@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A device for hosts that have none: preloaded, it makes /dev/null answer
+ * raio's ioctls, by the kernel's own AIO. Relies on libaio.so.1 calling
+ * ioctl() of the C library.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <linux/raio.h>
+
+int fake_calls;
+
+int ioctl(int fd, unsigned long nr, ...)
+{
+	struct raio_getevents *getevents;
+	struct raio_destroy *destroy;
+	struct raio_submit *submit;
+	struct raio_setup *setup;
+	struct stat st;
+	va_list args;
+	void *arg;
+	int ret;
+
+	va_start(args, nr);
+	arg = va_arg(args, void *);
+	va_end(args);
+	if (fstat(fd, &st))
+		return -1;
+	if (st.st_rdev != makedev(1, 3)) {
+		errno = ENOTTY;
+		return -1;
+	}
+	__atomic_add_fetch(&fake_calls, 1, __ATOMIC_RELAXED);
+
+	switch (nr) {
+	case RAIO_IOC_QUERY:
+		((struct raio_query *)arg)->abi_version = RAIO_ABI_VERSION;
+		return 0;
+	case RAIO_IOC_SETUP:
+		setup = arg;
+		ret = syscall(SYS_io_setup, setup->nr_events, setup->ctxp);
+		if (!ret)
+			setup->ctx = *(aio_context_t *)setup->ctxp;
+		return ret;
+	case RAIO_IOC_DESTROY:
+		destroy = arg;
+		return syscall(SYS_io_destroy, destroy->ctx);
+	case RAIO_IOC_SUBMIT:
+		submit = arg;
+		return syscall(SYS_io_submit, submit->ctx, submit->nr,
+			       submit->iocbs);
+	case RAIO_IOC_GETEVENTS:
+		getevents = arg;
+		return syscall(SYS_io_getevents, getevents->ctx,
+			       getevents->min_nr, getevents->nr,
+			       getevents->events, getevents->timeout);
+	}
+	errno = ENOTTY;
+	return -1;
+}

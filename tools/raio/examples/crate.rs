@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The crate on the real device: a selftest that runs in the guest (see
+//! scripts/test) and prints KTAP. Also a program to learn from.
+//!
+//! Data is written and read back through a context, with more requests than
+//! fit at once, and compared; then buffers are dropped in flight.
+
+use raio::{Buffer, Completion, Context, Device, Request};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    process::ExitCode,
+};
+
+const BLOCK: usize = 4096;
+const BLOCKS: u64 = 500;
+
+fn pattern(block: u64) -> impl Iterator<Item = u8> {
+    (0..BLOCK as u64).map(move |i| (block.wrapping_mul(31) ^ i ^ (i >> 8)) as u8)
+}
+
+fn file() -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open("/tmp/crate-test")
+}
+
+/// Starts all requests, as room comes, and returns what became of them.
+fn run(context: &mut Context, mut requests: Vec<Request<'_>>) -> io::Result<Vec<Completion>> {
+    let mut done = Vec::new();
+    while !requests.is_empty() || context.in_flight() > 0 {
+        match context.submit(&mut requests) {
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
+            _ => context.getevents(1, 64, None, &mut done)?,
+        };
+    }
+    Ok(done)
+}
+
+fn write_and_read() -> io::Result<()> {
+    let device = Device::open()?;
+    let before = device.stats()?.submitted;
+    let mut context = device.setup(16)?;
+    let file = file()?;
+
+    let writes = (0..BLOCKS).map(|block| {
+        let buffer = pattern(block).collect::<Vec<u8>>().into();
+        Request::write(&file, buffer, block * BLOCK as u64, block)
+    });
+    let written = run(&mut context, writes.collect())?;
+    if written.len() as u64 != BLOCKS {
+        return Err(io::Error::other("events were lost or doubled"));
+    }
+    for completion in written {
+        if completion.result? != BLOCK {
+            return Err(io::Error::other("a short write"));
+        }
+    }
+
+    let reads = (0..BLOCKS).map(|block| {
+        Request::read(
+            &file,
+            Buffer::zeroed(BLOCK, 512),
+            block * BLOCK as u64,
+            block,
+        )
+    });
+    for completion in run(&mut context, reads.collect())? {
+        if completion.result? != BLOCK {
+            return Err(io::Error::other("a short read"));
+        }
+        if !completion
+            .buffer
+            .iter()
+            .copied()
+            .eq(pattern(completion.user_data))
+        {
+            return Err(io::Error::other("other data than was written"));
+        }
+    }
+
+    if device.stats()?.submitted - before < 2 * BLOCKS {
+        return Err(io::Error::other("the module didn't count the requests"));
+    }
+    Ok(())
+}
+
+fn refused_requests_keep_their_buffers() -> io::Result<()> {
+    let mut context = Device::open()?.setup(4)?;
+    let read_only = File::open("/dev/zero")?;
+    let mut requests = vec![Request::write(&read_only, vec![7; 100].into(), 0, 0)];
+    match context.submit(&mut requests) {
+        Err(e) if e.raw_os_error() == Some(9) => (),
+        other => return Err(io::Error::other(format!("not EBADF: {other:?}"))),
+    }
+    let buffer = requests.pop().map(Request::into_buffer);
+    if buffer.is_none_or(|buffer| buffer.iter().any(|byte| *byte != 7)) {
+        return Err(io::Error::other("the buffer is gone"));
+    }
+    Ok(())
+}
+
+fn dropped_with_events_unread() -> io::Result<()> {
+    let device = Device::open()?;
+    let file = file()?;
+    for _ in 0..50 {
+        let mut context = device.setup(64)?;
+        let mut requests: Vec<_> = (0..64)
+            .map(|i| Request::write(&file, vec![i as u8; BLOCK].into(), i * BLOCK as u64, i))
+            .collect();
+        context.submit(&mut requests)?;
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    type Test = (&'static str, fn() -> io::Result<()>);
+    let tests: [Test; 3] = [
+        ("write_and_read", write_and_read),
+        (
+            "refused_requests_keep_their_buffers",
+            refused_requests_keep_their_buffers,
+        ),
+        ("dropped_with_events_unread", dropped_with_events_unread),
+    ];
+    println!("TAP version 13\n1..{}", tests.len());
+    let mut status = ExitCode::SUCCESS;
+    for (i, (name, test)) in tests.iter().enumerate() {
+        match test() {
+            Ok(()) => println!("ok {} {name}", i + 1),
+            Err(e) => {
+                println!("# {e}\nnot ok {} {name}", i + 1);
+                status = ExitCode::FAILURE;
+            }
+        }
+    }
+    status
+}

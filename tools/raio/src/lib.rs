@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Safe bindings of `/dev/raio`: asynchronous I/O by ioctls.
+//!
+//! A [`Device`] is the open device, a [`Context`] a queue of requests made
+//! with it. [`Context::submit`] takes the [`Buffer`] of each request that it
+//! starts, and the [`Completion`] gives it back, so a buffer can't be read,
+//! changed or freed while the kernel works on it. Dropping a context waits
+//! for the I/O that is still under way, and frees its buffers after that.
+//!
+//! Relies on the module for two things: that an event is posted only when
+//! the kernel is done with the buffer, and that a destroyed context has no
+//! I/O left.
+//!
+//! ```no_run
+//! use raio::{Buffer, Device, Request};
+//! use std::fs::File;
+//!
+//! fn main() -> std::io::Result<()> {
+//!     let device = Device::open()?;
+//!     let mut context = device.setup(32)?;
+//!     let file = File::open("/etc/services")?;
+//!
+//!     let mut requests: Vec<_> = (0..4)
+//!         .map(|i| Request::read(&file, Buffer::zeroed(4096, 512), i * 4096, i))
+//!         .collect();
+//!     while !requests.is_empty() {
+//!         context.submit(&mut requests)?;
+//!     }
+//!
+//!     let mut done = Vec::new();
+//!     while context.in_flight() > 0 {
+//!         context.getevents(1, 32, None, &mut done)?;
+//!     }
+//!     for completion in done {
+//!         println!("block {}: {} bytes", completion.user_data, completion.result?);
+//!     }
+//!     Ok(())
+//! }
+//! ```
+
+mod buffer;
+mod context;
+mod device;
+pub mod raw;
+pub mod ring;
+pub mod sys;
+
+pub use buffer::Buffer;
+pub use context::{Completion, Context, Request};
+pub use device::Device;
+pub use sys::raio_query as Query;
+pub use sys::raio_stats as Stats;
+
+/// Where the device is.
+pub const DEVICE_PATH: &std::ffi::CStr = c"/dev/raio";
