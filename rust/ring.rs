@@ -22,8 +22,8 @@
 //! |---|---|
 //! | [`Ring::post`]: event, then store-release of the header's `tail` | user space: load-acquire of `tail`, then the event |
 //! | [`Ring::post`]: event, then store-release of `self.tail` | [`Ring::reap`]: load-acquire of `self.tail`, then the event |
-//! | [`Ring::reap`]: events, then store-release of `head` | [`Ring::refill`]: load-acquire of `head`, then the slots are used again |
-//! | user space: the same | [`Ring::refill`]: the same |
+//! | [`Ring::reap`]: events, then store-release of `head` | [`Posting::refill`]: load-acquire of `head`, then the slots are used again |
+//! | user space: the same | [`Posting::refill`]: the same |
 //! | [`Ring::post`]: `self.tail`, full barrier, who waits? | [`Ring::wait`]: queued, full barrier, `self.tail` |
 
 pub(crate) mod layout;

@@ -13,7 +13,6 @@ nr=0
 submitted() { "$dir/raioctl" stats --json | sed -n 's/.*"submitted": *\([0-9]*\).*/\1/p'; }
 
 # fio's own count: completed reads and writes in its terse format.
-# shellcheck disable=SC2046 # a list
 check()
 {
 	name=$1
@@ -50,4 +49,4 @@ check null_blk_userspace_reap --filename=/dev/nullb0 --direct=1 --size=1g --bs=4
 check null_blk_jobs --filename=/dev/nullb0 --direct=1 --size=1g --bs=4k --rw=randread \
 	--iodepth=16 --numjobs=4 --number_ios=1000 --group_reporting
 rm -f /mnt/ext4/fio /mnt/xfs/fio /tmp/fio /tmp/fio.json /tmp/fio.err
-exit ${failed:-0}
+exit "${failed:-0}"

@@ -17,6 +17,7 @@ tmp=$out/libaio.so.1.$$
 trap 'rm -f "$tmp"' EXIT
 # nodelete: the process keeps our fork handler. -static-libgcc: nothing
 # is needed but libc, as for the real one.
+# shellcheck disable=SC2086 # LDFLAGS is a list
 ${CC:-cc} -shared -o "$tmp" -static-libgcc \
 	-Wl,-soname,libaio.so.1 -Wl,--version-script="$here/libaio.map" \
 	-Wl,--whole-archive "$out/libraio_libaio.a" -Wl,--no-whole-archive \
