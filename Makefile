@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# Every entry point by name; "make help" lists them. What the module is
+# linked from is in Kbuild. The scripts keep tool chain and test kernels in
+# a cache outside of this tree; what is built of this tree is in out/.
+
+KDIR ?= /lib/modules/$(shell uname -r)/build
+
+# The kernel's makefiles take no BINDGEN from the environment.
+KBUILD = $(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(BINDGEN),BINDGEN=$(BINDGEN))
+
+modules: ## (default) raio.ko for KDIR=<kernel build directory>, the running kernel's
+	@scripts/check-kdir $(KDIR)
+	$(KBUILD) modules
+
+modules_install: ## install that raio.ko
+	$(KBUILD) modules_install
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z_-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | \
+		expand -t 18 | sed 's/^/  make /'
+
+prepare: ## get tool chain and kernel source (the others do so when needed)
+	scripts/prepare
+
+kernels: ## build the two test kernels, fast and debug
+	scripts/kernel fast
+	scripts/kernel debug
+
+module: ## raio.ko for both test kernels, in out/fast and out/debug
+	scripts/module fast
+	scripts/module debug
+
+tools: ## the user-space tools: raioctl, libaio.so.1
+	cargo build --release --manifest-path tools/Cargo.toml
+	tools/libaio/link.sh
+
+demo: ## fio over raio, kernel AIO and io_uring, side by side
+	scripts/demo
+
+test: ## all tests; the last line counts them
+	scripts/test
+
+test-full: ## all tests, on more kinds of guests
+	scripts/test --full
+
+guest: ## a shell in a guest with raio.ko loaded (KERNEL=fast or debug)
+	scripts/module $(or $(KERNEL),fast) >/dev/null
+	scripts/guest --kernel $(or $(KERNEL),fast) --timeout 0 --shell
+
+vng: ## a shell on this host's file tree, by virtme-ng
+	scripts/module fast >/dev/null
+	scripts/vng
+
+clippy: ## the kernel's lints over the module
+	scripts/module fast --out out/clippy CLIPPY=1
+
+lint: ## formatting and style of everything: rustfmt, checkpatch, shellcheck
+	scripts/lint
+
+rustfmt-check: ## formatting of the Rust sources only
+	scripts/lint rustfmt
+
+doc: ## rustdoc of module and tools, in out/doc
+	scripts/doc
+
+clean: ## remove what was built here (the cache stays)
+	rm -rf out tools/target
+	find . \( -name '*.o' -o -name '*.ko' -o -name '*.mod' -o -name '*.mod.c' -o \
+		-name '.*.cmd' -o -name modules.order -o -name Module.symvers -o \
+		-name bindings_generated.rs \) -not -path './.git/*' -delete
+
+.PHONY: modules modules_install help prepare kernels module tools demo test test-full \
+	guest vng clippy lint rustfmt-check doc clean
