@@ -44,6 +44,9 @@ test: ## all tests; the last line counts them
 test-full: ## all tests, on more kinds of guests
 	scripts/test --full
 
+mutants: ## put old bugs back one by one; the tests must notice (M=NAME: that one)
+	scripts/mutants $(M)
+
 guest: ## a shell in a guest with raio.ko loaded (KERNEL=fast or debug)
 	scripts/module $(or $(KERNEL),fast) >/dev/null
 	scripts/guest --kernel $(or $(KERNEL),fast) --timeout 0 --shell
@@ -70,5 +73,5 @@ clean: ## remove what was built here (the cache stays)
 		-name '.*.cmd' -o -name modules.order -o -name Module.symvers -o \
 		-name bindings_generated.rs \) -not -path './.git/*' -delete
 
-.PHONY: modules modules_install help prepare kernels module tools demo test test-full \
+.PHONY: modules modules_install help prepare kernels module tools demo test test-full mutants \
 	guest vng clippy lint rustfmt-check doc clean
