@@ -3,9 +3,12 @@
 //! What memory management does to a ring: user space moves it in its address space, or ends; the
 //! kernel moves it page by page, while events are posted and read.
 //!
-//! `ring_lock` is tried for, since the caller may hold locks that are taken inside of it: a failure
-//! costs the migration a retry. `completion_lock` covers the copy and the change of the page array,
-//! no more, so that no event is written to the old page once it was copied.
+//! When a process ends, the lock of the mapping that says who owns the pages is held; see
+//! `kernel_ext::pseudo_fs`.
+//!
+//! In migration `ring_lock` is tried for, since the caller may hold locks that are taken inside of
+//! it: a failure costs the migration a retry. `completion_lock` covers the copy and the change of
+//! the page array, no more, so that no event is written to the old page once it was copied.
 
 use super::Ring;
 use crate::{
