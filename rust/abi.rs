@@ -114,7 +114,8 @@ pub(crate) fn read<T: Args>(addr: usize, size: usize) -> Result<T> {
     }
 
     let mut reader = UserSlice::new(UserPtr::from_addr(addr), size).reader();
-    let mut bytes = [0; 128];
+    const { assert!(size_of::<T>() <= 256) };
+    let mut bytes = [0; 256];
     let known = bytes.get_mut(..plan.copy).ok_or(EINVAL)?;
     reader.read_slice(known)?;
     let value = T::from_bytes_copy(bytes.get(..size_of::<T>()).ok_or(EINVAL)?).ok_or(EINVAL)?;

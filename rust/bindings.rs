@@ -75,6 +75,7 @@ same_layout! {
         migrate_folio = RAIO_OFFSET_address_space_operations_migrate_folio,
     }
     vm_operations_struct {
+        open = RAIO_OFFSET_vm_operations_struct_open,
         close = RAIO_OFFSET_vm_operations_struct_close,
         fault = RAIO_OFFSET_vm_operations_struct_fault,
         map_pages = RAIO_OFFSET_vm_operations_struct_map_pages,
@@ -98,9 +99,6 @@ same_layout! {
     kmem_cache_args {
         align = RAIO_OFFSET_kmem_cache_args_align,
     }
-    rcu_work {
-        work = RAIO_OFFSET_rcu_work_work,
-    }
     wait_queue_entry {
         func = RAIO_OFFSET_wait_queue_entry_func,
     }
@@ -111,7 +109,9 @@ same_size! {
     iov_iter = RAIO_SIZE_iov_iter,
     blk_plug = RAIO_SIZE_blk_plug,
     percpu_ref = RAIO_SIZE_percpu_ref,
-    rcu_work = RAIO_SIZE_rcu_work,
+    work_struct = RAIO_SIZE_work_struct,
+    completion = RAIO_SIZE_completion,
+    mutex = RAIO_SIZE_mutex,
     wait_queue_entry = RAIO_SIZE_wait_queue_entry,
     wait_queue_head = RAIO_SIZE_wait_queue_head,
     xarray = RAIO_SIZE_xarray,

@@ -12,46 +12,44 @@
 //!    decides (and that sleepers stop sleeping).
 //! 2. It is taken out of the table: nobody finds it any more.
 //! 3. Who waits for events is woken and returns `EINVAL`.
-//! 4. `users` is killed. When the last caller has left, no request can be added, and `reqs` is
-//!    killed.
-//! 5. When the last request has ended, who waits for the destroy is released: nothing touches the
-//!    memory of user space from here on.
-//! 6. After a grace period the ring and the context are freed, in process context.
+//! 4. `users` is killed. When the last caller has left, no request can be added: those in flight
+//!    that can be cancelled are, and `reqs` loses its initial reference.
+//! 5. When the last request has ended, nothing touches the memory of user space any more. The ring
+//!    and the context are freed, in process context, and what they were charged for is returned.
+//! 6. Who waits for the destroy is released.
+//!
+//! One RCU grace period passes, in step 4, in which both counts become atomic. It is also the one
+//! that who looks up a context under RCU needs before the context may go.
 //!
 //! # Locks
 //!
-//! None here. The table has its own, the ring has its own, and `ring_lock` is held during set-up.
+//! None here. The table has its own, the ring has its own, [`setup`] and [`teardown`] say theirs.
 
 mod getevents;
 mod setup;
 mod submit;
+mod teardown;
 
 use crate::{
     kernel_ext::{
-        id_table::IdTable,
         kmem_cache::KmemCache,
         mm,
-        percpu_ref::{
-            HasPercpuRef,
-            PercpuRef, //
-        },
+        percpu_ref::PercpuRef,
         pseudo_fs::PseudoFs,
-        rcu_work::{
-            HasRcuWork,
-            OwnedQueue,
-            RcuWork, //
-        },
-        user, //
+        user,
+        work_queue::OwnedQueue, //
     },
-    request::Request,
+    request::{
+        Inflight,
+        Request, //
+    },
     ring::{
         Event,
-        RingOwner,
-        RingUser, //
+        RingOwner, //
     },
     stats::Counter,
 };
-use core::{mem::offset_of, ops::Deref, ptr::NonNull};
+use core::{ops::Deref, ptr::NonNull};
 use kernel::{
     mm::Mm,
     prelude::*,
@@ -59,17 +57,17 @@ use kernel::{
         aref::ARef,
         atomic::{
             Atomic,
-            Full,
             Relaxed, //
         },
         rcu,
-        Arc,
-        Completion, //
+        Arc, //
     },
+    workqueue::Work,
 };
 
 pub(crate) use getevents::GetEvents;
 pub(crate) use submit::Slot;
+use teardown::Siblings;
 
 /// What all contexts share: caches, and the queue on which they are freed.
 pub(crate) struct Engine {
@@ -90,10 +88,8 @@ impl Engine {
 
     /// Waits until every context that was destroyed is freed. There must be no open file left.
     pub(crate) fn drain(&self) {
-        // The end of `released`, see below, may still be running under RCU after it let the last
-        // file's release go on; then what it queued waits for a grace period; then it runs.
+        // Who let the last file's release go on may still be in our code, under RCU.
         rcu::synchronize_rcu();
-        rcu::rcu_barrier();
         self.free_queue.flush();
     }
 }
@@ -105,8 +101,8 @@ const REQS: u64 = 1;
 ///
 /// # Invariants
 ///
-/// Once published, it is pinned in a box of its own that only [`RcuWork::drop_later`] drops, a grace
-/// period after `reqs` reached zero.
+/// Once published, it is pinned in a box of its own that only [`teardown`] drops, when `reqs` has
+/// reached zero.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Kioctx {
     #[pin]
@@ -120,53 +116,10 @@ pub(crate) struct Kioctx {
     /// Its number in the table. Relaxed: written before the context is published.
     id: Atomic<u32>,
     dead: Atomic<u32>,
-    /// Completed when the last request has ended.
-    idle: Arc<Completion>,
+    inflight: Arc<Inflight>,
     siblings: Arc<Siblings>,
     #[pin]
-    free: RcuWork<Kioctx>,
-}
-
-// SAFETY: The offset of a field of that type.
-unsafe impl HasPercpuRef<USERS> for Kioctx {
-    const OFFSET: usize = offset_of!(Kioctx, users);
-
-    /// The last caller has left.
-    fn released(&self) {
-        // SAFETY: Called once in the life of a context, as this is.
-        unsafe { self.reqs.kill() }
-    }
-}
-
-// SAFETY: The offset of a field of that type.
-unsafe impl HasPercpuRef<REQS> for Kioctx {
-    const OFFSET: usize = offset_of!(Kioctx, reqs);
-
-    /// The last request has ended.
-    fn released(&self) {
-        self.idle.complete_all();
-        self.siblings.leave();
-        // SAFETY: By the type invariant it is in a box, and nobody but readers under RCU, as we
-        // are, is left who could use it.
-        unsafe { RcuWork::drop_later(self, &self.engine.free_queue) }
-    }
-}
-
-impl RingUser for Kioctx {
-    /// A context of the compatible face ends with the process that made it, whoever else has the
-    /// file.
-    fn exiting(&self, mm: &Mm) {
-        if mm.as_raw() == self.mm.as_raw() {
-            // No reference of our own is needed: the spin lock that is held is a read-side section
-            // for RCU, so the context outlives it. It can only fail for one that ends already.
-            let _ = self.kill();
-        }
-    }
-}
-
-// SAFETY: The offset of a field of that type.
-unsafe impl HasRcuWork for Kioctx {
-    const OFFSET: usize = offset_of!(Kioctx, free);
+    free: Work<Kioctx>,
 }
 
 /// A reference to a context for the length of a call: it can't go away, and requests can be added.
@@ -183,6 +136,15 @@ impl User {
     }
 }
 
+impl User {
+    /// To be called at the end of a call, to count those that their context ended under.
+    fn note_death(&self) {
+        if self.is_dead() {
+            Counter::KillBusy.add(1);
+        }
+    }
+}
+
 impl Deref for User {
     type Target = Kioctx;
 
@@ -196,43 +158,6 @@ impl Drop for User {
     fn drop(&mut self) {
         // SAFETY: The reference is ours, by the type invariant.
         unsafe { PercpuRef::put_many(&raw const (*self.0.as_ptr()).users, 1) }
-    }
-}
-
-/// What the contexts of an open file share: the table in which they are found, and how many of them
-/// still have requests in flight, so that closing the file can wait for all of them at once.
-#[pin_data]
-struct Siblings {
-    #[pin]
-    table: IdTable<Kioctx>,
-    /// The contexts, and one for the file while it is open.
-    live: Atomic<u32>,
-    #[pin]
-    all_idle: Completion,
-}
-
-impl Siblings {
-    fn new() -> Result<Arc<Self>> {
-        Arc::pin_init(
-            pin_init!(Self {
-                table <- IdTable::new(),
-                live: Atomic::new(1),
-                all_idle <- Completion::new(),
-            }),
-            GFP_KERNEL_ACCOUNT,
-        )
-    }
-
-    fn enter(&self) {
-        // Relaxed: the file's own one is still in it, so it isn't the first.
-        self.live.add(1u32, Relaxed);
-    }
-
-    fn leave(&self) {
-        // Full: what each one did before it left is seen by who waits for the last.
-        if self.live.fetch_sub(1u32, Full) == 1 {
-            self.all_idle.complete_all();
-        }
     }
 }
 
@@ -263,40 +188,10 @@ impl Contexts {
         if ctx.ring.address() != handle || !ctx.is_ours() {
             return Err(EINVAL);
         }
-        User::tryget(ctx).ok_or(EINVAL)
-    }
-
-    /// Destroys a context and waits for the I/O on it to end. `EINVAL` if somebody else destroys it.
-    pub(crate) fn destroy(&self, ctx: User) -> Result {
-        ctx.kill()?;
-        ctx.unmap();
-        let idle = ctx.idle.clone();
-        drop(ctx);
-        idle.wait_for_completion();
-        Ok(())
-    }
-
-    /// Destroys all contexts and waits for the I/O on all of them to end. To be called once, when
-    /// nobody else can call anything.
-    pub(crate) fn destroy_all(&self) {
-        let mut from = 0;
-        loop {
-            let ctx = {
-                let rcu = rcu::read_lock();
-                let Some((id, ctx)) = self.siblings.table.next(from, &rcu) else {
-                    break;
-                };
-                from = id + 1;
-                User::tryget(ctx)
-            };
-            if let Some(ctx) = ctx {
-                // It can only fail for one that ends already.
-                let _ = ctx.kill();
-                ctx.unmap();
-            }
-        }
-        self.siblings.leave();
-        self.siblings.all_idle.wait_for_completion();
+        User::tryget(ctx).ok_or_else(|| {
+            Counter::DeadLookups.add(1);
+            EINVAL
+        })
     }
 }
 
@@ -306,29 +201,14 @@ impl Kioctx {
         mm::is_current(&self.mm)
     }
 
-    /// Steps 1 to 4 of the end. `EINVAL` if it has begun already. Doesn't sleep.
-    fn kill(&self) -> Result {
-        // Full: who is woken below sees it, see `is_dead`.
-        if self.dead.xchg(1, Full) != 0 {
-            return Err(EINVAL);
-        }
-        self.siblings.table.remove(self.id.load(Relaxed));
-        self.ring.wake_all();
-        // SAFETY: Only who set `dead` gets here, so it is once.
-        unsafe { self.users.kill() };
-        Ok(())
-    }
-
     fn is_dead(&self) -> bool {
         // Relaxed: read between the full barriers of the wake-up protocol.
         self.dead.load(Relaxed) != 0
     }
 
-    /// Takes the ring out of the current process, if that one made it.
-    fn unmap(&self) {
-        if self.is_ours() {
-            mm::unmap(self.ring.address(), self.ring.layout().bytes());
-        }
+    /// Its requests in flight.
+    pub(crate) fn inflight(&self) -> &Inflight {
+        &self.inflight
     }
 
     /// What requests are allocated from.

@@ -3,14 +3,18 @@
 //! What the kernel crate lacks, written as if to go there: safe types over C interfaces. Nearly
 //! all `unsafe` of raio is here. Nothing here knows of contexts, requests or rings.
 
+pub(crate) mod completion;
+pub(crate) mod fifo;
 pub(crate) mod file_io;
 pub(crate) mod folio;
 pub(crate) mod id_table;
 pub(crate) mod kmem_cache;
 pub(crate) mod mm;
+pub(crate) mod mutex;
 pub(crate) mod percpu_ref;
 pub(crate) mod plug;
 pub(crate) mod pseudo_fs;
-pub(crate) mod rcu_work;
+pub(crate) mod task;
 pub(crate) mod user;
 pub(crate) mod wait;
+pub(crate) mod work_queue;

@@ -8,33 +8,44 @@
 //! ```
 //!
 //! A file may complete a request before its method has returned, and go on using it until it does.
-//! So both the submitter, until the method returns, and the completion own a half of it, and
-//! whoever comes last ends it. Nobody else touches it, and the result is decided in one place:
-//! [`Request::completed`], or [`Prepared::start`] if the method returned it.
+//! So both the submitter, until the method returns, and the completion own a half of it, that is a
+//! reference, and whoever comes last ends it. Who cancels it takes one more meanwhile. Nobody else
+//! touches it, and the result is decided in one place: [`Request::completed`], or
+//! [`Prepared::start`] if the method returned it.
 //!
 //! # Locks
 //!
-//! None. `state` is where the two halves meet:
+//! That of [`inflight`] while a request is in flight. `refs` is where the halves meet:
 //!
 //! | who | does | partner |
 //! |---|---|---|
-//! | completion | `result`, then xchg (full) to `COMPLETED` | submitter's load-acquire or xchg |
-//! | submitter | its last access, then xchg (full) to `SUBMITTED` | completion's load-acquire or xchg |
+//! | completion | `result`, then subtracts (full) | the others' load-acquire or subtraction |
+//! | submitter, canceller | its last access, then subtracts (full) | the others' load-acquire or subtraction |
 //!
-//! Who sees the other's mark was last. To look first saves the exchange in the usual cases.
+//! Who sees no other was last. To look first saves the subtraction in the usual cases.
+
+mod inflight;
 
 use crate::{
     bindings,
     context::Slot,
     kernel_ext::file_io::{
         self,
+        Complete,
         Direction,
         Kiocb,
         UserBuffer, //
     },
     ring::Event,
+    stats::Counter,
 };
-use core::{cell::UnsafeCell, ptr::NonNull};
+use core::{
+    cell::UnsafeCell,
+    ptr::{
+        self,
+        NonNull, //
+    },
+};
 use kernel::{
     error::code,
     ffi,
@@ -45,25 +56,30 @@ use kernel::{
         atomic::{
             Acquire,
             Atomic,
-            Full, //
+            Full,
+            Relaxed, //
         }, //
     },
 };
 
-/// The method has the request and hasn't returned.
-const SUBMITTING: u32 = 0;
-/// The submitter has let go of it.
-const SUBMITTED: u32 = 1;
-/// The completion has let go of it.
-const COMPLETED: u32 = 2;
+use inflight::{
+    Cancel,
+    Entry, //
+};
+
+pub(crate) use inflight::Inflight;
+
+/// The submitter's half and the file's.
+const HALVES: u32 = 2;
 
 /// A request.
 ///
 /// # Invariants
 ///
 /// * `kiocb` is the first field, and its file is `file`.
-/// * `result` is written by the completion only, before `state` says `COMPLETED`, and read by who
-///   ends the request only.
+/// * `result` is written by the completion only, before it gives up its half, and read by who ends
+///   the request only.
+/// * `refs` counts the halves that weren't given up, and those who cancel it.
 #[repr(C)]
 pub(crate) struct Request {
     kiocb: Kiocb,
@@ -72,7 +88,8 @@ pub(crate) struct Request {
     obj: u64,
     data: u64,
     result: UnsafeCell<i64>,
-    state: Atomic<u32>,
+    refs: Atomic<u32>,
+    entry: UnsafeCell<Entry>,
     /// Whether the file system is kept from being frozen.
     writing: bool,
 }
@@ -93,7 +110,8 @@ impl Prepared {
                 obj,
                 data,
                 result: UnsafeCell::new(0),
-                state: Atomic::new(SUBMITTING),
+                refs: Atomic::new(HALVES),
+                entry: UnsafeCell::new(Entry::new()),
                 writing: false,
             },
         )))
@@ -134,9 +152,7 @@ impl Prepared {
             return false;
         }
         // SAFETY: Our half of it is left.
-        if let Some(ended) = unsafe { Request::give_up(request, SUBMITTED, COMPLETED) } {
-            ended.end_as_completed();
-        }
+        unsafe { Request::submitted(request) };
         true
     }
 }
@@ -171,25 +187,97 @@ impl Request {
         // SAFETY: The completion's half is ours, and with it the right to write the result.
         unsafe { *(*request.as_ptr()).result.get() = result as i64 };
         // SAFETY: The completion's half is ours.
-        if let Some(ended) = unsafe { Self::give_up(request, COMPLETED, SUBMITTED) } {
-            ended.end_as_completed();
+        unsafe {
+            Self::inflight(request).leave(request);
+            Self::put(request);
         }
     }
 
-    /// Gives up a half of a request. Who comes last gets the whole.
+    /// The method has returned, and the file goes on or has ended the request already.
     ///
     /// # Safety
     ///
-    /// The half that `mark` stands for must be the caller's. `other` stands for the other half.
-    unsafe fn give_up(request: NonNull<Self>, mark: u32, other: u32) -> Option<Ended> {
+    /// The submitter's half must be the caller's, who gives it up.
+    unsafe fn submitted(request: NonNull<Self>) {
         // SAFETY: Alive, for we have a half of it.
-        let state = unsafe { &(*request.as_ptr()).state };
-        // Acquire, Full: what the other half did comes before what we do with the whole. Full: what
-        // we did comes before what the other half does with it. See the table above.
-        let last = state.load(Acquire) == other || state.xchg(mark, Full) == other;
-        // SAFETY: It was leaked by `start`, and the other half was given up.
-        last.then(|| Ended(unsafe { KBox::from_raw(request.as_ptr()) }))
+        unsafe {
+            // Acquire: see `put`, which comes to the same conclusion.
+            if (*request.as_ptr()).refs.load(Acquire) == 1 {
+                Counter::Early.add(1);
+            } else {
+                Self::inflight(request).join(request);
+            }
+            Self::put(request);
+        }
     }
+
+    /// Where it is when in flight.
+    ///
+    /// # Safety
+    ///
+    /// The caller must have a reference, and not use the result when it is gone.
+    unsafe fn inflight<'a>(request: NonNull<Self>) -> &'a Inflight {
+        // SAFETY: Alive, for the caller has a reference, and so is the context, for the request has
+        // a slot.
+        unsafe { (*request.as_ptr()).slot.ctx().inflight() }
+    }
+
+    /// Takes a reference more.
+    ///
+    /// # Safety
+    ///
+    /// It must be alive, and its file's half not given up before this returns.
+    unsafe fn get(request: NonNull<Self>) {
+        // SAFETY: Alive, as the caller says. Relaxed: there is one that isn't given up.
+        unsafe { (*request.as_ptr()).refs.add(1u32, Relaxed) }
+    }
+
+    /// Gives up a reference. Who comes last ends the request.
+    ///
+    /// # Safety
+    ///
+    /// The reference must be the caller's.
+    unsafe fn put(request: NonNull<Self>) {
+        // SAFETY: Alive, for we have a reference.
+        let refs = unsafe { &(*request.as_ptr()).refs };
+        // Acquire, Full: what the others did comes before what we do with the whole. Full: what we
+        // did comes before what the others do with it. See the table above.
+        if refs.load(Acquire) == 1 || refs.fetch_sub(1u32, Full) == 1 {
+            // SAFETY: It was leaked by `start`, and ours is the last reference.
+            Ended(unsafe { KBox::from_raw(request.as_ptr()) }).end_as_completed();
+        }
+    }
+
+    /// Says how a request is cancelled; false if it isn't one of ours.
+    ///
+    /// # Safety
+    ///
+    /// `kiocb` must be one that the caller, a file's method, was called with, and that nobody can
+    /// have ended yet.
+    unsafe fn set_cancel(kiocb: *mut bindings::kiocb, cancel: Cancel) -> bool {
+        // SAFETY: Alive, for the method hasn't returned and it wasn't ended.
+        let complete = unsafe { (*kiocb).ki_complete };
+        // Nobody else has this function, and each of ours has it.
+        if !complete.is_some_and(|complete| ptr::fn_addr_eq(complete, Self::completed as Complete))
+        {
+            return false;
+        }
+        // SAFETY: So it is the first field of a request. Nobody looks at `cancel` before the method
+        // has returned.
+        unsafe { (*(*kiocb.cast::<Self>()).entry.get()).cancel = Some(cancel) };
+        true
+    }
+}
+
+/// What `raio_set_cancel_fn()` of `include/linux/raio.h` does.
+///
+/// # Safety
+///
+/// See there.
+#[no_mangle]
+unsafe extern "C" fn raio_request_set_cancel(kiocb: *mut bindings::kiocb, cancel: Cancel) -> bool {
+    // SAFETY: As the caller says.
+    unsafe { Request::set_cancel(kiocb, cancel) }
 }
 
 /// A request that nobody else has any more.

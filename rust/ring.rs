@@ -34,6 +34,7 @@ use crate::{
     bindings,
     kernel_ext::{
         folio::OwnedFolio,
+        mutex::KillableMutex,
         pseudo_fs::PageFile,
         user,
         wait::{
@@ -45,7 +46,6 @@ use crate::{
 };
 use core::{cell::UnsafeCell, mem::size_of, ptr::NonNull};
 use kernel::{
-    mm::Mm,
     prelude::*,
     sync::{
         atomic::{
@@ -58,7 +58,6 @@ use kernel::{
             spinlock::SpinLockIrqBackend,
             Guard, //
         },
-        Mutex,
         MutexGuard,
         SpinLockIrq, //
     },
@@ -76,11 +75,11 @@ pub(crate) type Event = bindings::io_event;
 const _: () = assert!(size_of::<Event>() == EVENT && size_of::<bindings::raio_ring>() == EVENT);
 const _: () = assert!(kernel::page::PAGE_SIZE == layout::PAGE);
 
-/// Who uses a ring, and wants to know when the process that maps it ends.
+/// Who uses a ring, and wants to know when nobody can see it any more.
 pub(crate) trait RingUser: Send + Sync {
-    /// The process of `mm` has ended. The lock that says who owns the ring's pages is held: this
-    /// must not sleep.
-    fn exiting(&self, mm: &Mm);
+    /// The last mapping is gone. The lock that says who owns the ring's pages is held: this must
+    /// not sleep.
+    fn unmapped(&self);
 }
 
 /// A ring.
@@ -102,12 +101,15 @@ pub(crate) struct Ring {
     /// Where who made it sees it, 0 before it is published. Moved by `mremap(2)`. Relaxed: a value
     /// to compare with and to unmap at.
     address: Atomic<usize>,
+    /// Mappings of it, where one was split its parts. Changed under the lock that says who owns the
+    /// pages.
+    mappings: Atomic<u32>,
     /// Slots that nobody has claimed.
     available: Atomic<u32>,
     /// Where the next event goes, for those without `completion_lock`.
     tail: Atomic<u32>,
     #[pin]
-    ring_lock: Mutex<()>,
+    ring_lock: KillableMutex,
     #[pin]
     completion_lock: SpinLockIrq<Posted>,
     #[pin]
@@ -181,6 +183,13 @@ impl Ring {
             ring: self,
             _guard: self.ring_lock.lock(),
         }
+    }
+
+    fn lock_killable(&self) -> Result<Locked<'_>> {
+        Ok(Locked {
+            ring: self,
+            _guard: self.ring_lock.lock_killable()?,
+        })
     }
 
     fn try_lock(&self) -> Option<Locked<'_>> {
@@ -263,9 +272,10 @@ impl Ring {
 
     /// Moves up to `max` events to the array at `addr` and returns how many.
     ///
-    /// `EFAULT` if that isn't writable memory; the events then stay in the ring.
+    /// `EFAULT` if that isn't writable memory; the events then stay in the ring. `EINTR` if the
+    /// caller is killed while somebody else reads, whom user space can hold in a page fault.
     pub(crate) fn reap(&self, addr: usize, max: u32) -> Result<u32> {
-        let ring = self.lock();
+        let ring = self.lock_killable()?;
         let Some(header) = ring.header(HEAD) else {
             return Ok(0);
         };

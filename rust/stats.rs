@@ -16,6 +16,15 @@ pub(crate) enum Counter {
     Reaped,
     Refused,
     Migrated,
+    Cancelled,
+    Uncancelled,
+    Early,
+    DeadLookups,
+    KillBusy,
+    KillInflight,
+    KilledWaits,
+    SecondDestroys,
+    Abandoned,
 }
 
 impl Counter {
@@ -29,6 +38,15 @@ impl Counter {
             Self::Reaped => bindings::raio_counter_RAIO_CTR_REAPED,
             Self::Refused => bindings::raio_counter_RAIO_CTR_REFUSED,
             Self::Migrated => bindings::raio_counter_RAIO_CTR_MIGRATED,
+            Self::Cancelled => bindings::raio_counter_RAIO_CTR_CANCELLED,
+            Self::Uncancelled => bindings::raio_counter_RAIO_CTR_UNCANCELLED,
+            Self::Early => bindings::raio_counter_RAIO_CTR_EARLY,
+            Self::DeadLookups => bindings::raio_counter_RAIO_CTR_DEAD_LOOKUPS,
+            Self::KillBusy => bindings::raio_counter_RAIO_CTR_KILL_BUSY,
+            Self::KillInflight => bindings::raio_counter_RAIO_CTR_KILL_INFLIGHT,
+            Self::KilledWaits => bindings::raio_counter_RAIO_CTR_KILLED_WAITS,
+            Self::SecondDestroys => bindings::raio_counter_RAIO_CTR_SECOND_DESTROYS,
+            Self::Abandoned => bindings::raio_counter_RAIO_CTR_ABANDONED,
         }
     }
 
@@ -51,6 +69,7 @@ pub(crate) fn snapshot() -> abi::Stats {
     let frees = Counter::Frees.sum();
     let reaped = Counter::Reaped.sum();
     let completed = Counter::Completed.sum();
+    let early = Counter::Early.sum();
     let queued = Counter::Queued.sum();
     abi::Stats {
         flags: 0,
@@ -63,5 +82,15 @@ pub(crate) fn snapshot() -> abi::Stats {
         reaped,
         refused: Counter::Refused.sum(),
         migrated: Counter::Migrated.sum(),
+        cancelled: Counter::Cancelled.sum(),
+        uncancelled: Counter::Uncancelled.sum(),
+        early,
+        late: queued.saturating_sub(early),
+        dead_lookups: Counter::DeadLookups.sum(),
+        kill_busy: Counter::KillBusy.sum(),
+        kill_inflight: Counter::KillInflight.sum(),
+        killed_waits: Counter::KilledWaits.sum(),
+        second_destroys: Counter::SecondDestroys.sum(),
+        abandoned: Counter::Abandoned.sum(),
     }
 }

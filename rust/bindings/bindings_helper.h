@@ -62,6 +62,7 @@ RAIO_LAYOUT(address_space, i_private_lock);
 RAIO_LAYOUT(address_space_operations, read_folio);
 RAIO_LAYOUT(address_space_operations, dirty_folio);
 RAIO_LAYOUT(address_space_operations, migrate_folio);
+RAIO_LAYOUT(vm_operations_struct, open);
 RAIO_LAYOUT(vm_operations_struct, close);
 RAIO_LAYOUT(vm_operations_struct, fault);
 RAIO_LAYOUT(vm_operations_struct, map_pages);
@@ -76,7 +77,6 @@ RAIO_LAYOUT(file_system_type, init_fs_context);
 RAIO_LAYOUT(file_system_type, kill_sb);
 RAIO_LAYOUT(file_system_type, owner);
 RAIO_LAYOUT(kmem_cache_args, align);
-RAIO_LAYOUT(rcu_work, work);
 RAIO_LAYOUT(wait_queue_entry, func);
 
 #define RAIO_SIZE(type) const size_t RAIO_SIZE_##type = sizeof(struct type)
@@ -85,7 +85,9 @@ RAIO_SIZE(kiocb);
 RAIO_SIZE(iov_iter);
 RAIO_SIZE(blk_plug);
 RAIO_SIZE(percpu_ref);
-RAIO_SIZE(rcu_work);
+RAIO_SIZE(work_struct);
+RAIO_SIZE(completion);
+RAIO_SIZE(mutex);
 RAIO_SIZE(wait_queue_entry);
 RAIO_SIZE(wait_queue_head);
 RAIO_SIZE(xarray);

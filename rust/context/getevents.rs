@@ -8,7 +8,8 @@ use crate::{
         self,
         Woken, //
     },
-    ring::Event, //
+    ring::Event,
+    stats::Counter, //
 };
 use core::mem::size_of;
 use kernel::prelude::*;
@@ -56,6 +57,7 @@ impl User {
                         return Ok(got);
                     }
                     if self.is_dead() {
+                        Counter::KilledWaits.add(1);
                         EINVAL
                     } else {
                         match woken {

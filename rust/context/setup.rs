@@ -14,12 +14,9 @@ use crate::{
     abi,
     kernel_ext::{
         mm,
-        percpu_ref::PercpuRef,
-        rcu_work::{
-            self,
-            RcuWork, //
-        }, //
+        percpu_ref::PercpuRef, //
     },
+    request::Inflight,
     ring::{
         layout::Layout,
         RingOwner, //
@@ -33,10 +30,9 @@ use kernel::{
         atomic::{
             Atomic,
             Relaxed, //
-        },
-        Arc,
-        Completion, //
+        }, //
     },
+    workqueue::new_work,
 };
 
 /// A context that was made, for its maker to be told of. It is there for everybody else already.
@@ -74,7 +70,8 @@ impl Contexts {
         let layout = Layout::for_events(nr_events, abi::MAX_EVENTS).ok_or(EINVAL)?;
         let mm = mm::current().ok_or(EINVAL)?;
 
-        let idle = Arc::pin_init(Completion::new(), GFP_KERNEL_ACCOUNT)?;
+        let inflight = Inflight::new()?;
+        let ours = inflight.clone_arc();
         let owner = RingOwner::new(&self.fs, layout)?;
         let ring = owner.share();
         let ctx = self.engine.contexts.alloc()?;
@@ -86,9 +83,9 @@ impl Contexts {
             mm,
             id: Atomic::new(0),
             dead: Atomic::new(0),
-            idle,
+            inflight: ours,
             siblings: self.siblings.clone(),
-            free <- RcuWork::new(),
+            free <- new_work!("raio_free"),
         }? Error))?;
 
         // Declared after `ctx`: when something fails, the lock is free before the ring is freed.
@@ -107,14 +104,17 @@ impl Contexts {
         // destroys it at once.
         let user = User::tryget(&ctx).ok_or(EINVAL)?;
         core::mem::forget(mapping);
-        self.siblings.enter();
+        self.siblings.enter(inflight);
         Counter::Setups.add(1);
         // SAFETY: The ring is owned by the context, which is pinned, so it lives as long.
         unsafe { setup.connect(&ctx.ring, NonNull::<Kioctx>::from(&*ctx)) };
         setup.publish(id, handle);
-        // SAFETY: From here on it is only dropped by `RcuWork::drop_later`.
+        // SAFETY: It isn't moved: only its owner changes.
+        let ctx = KBox::leak(unsafe { Pin::into_inner_unchecked(ctx) });
+        // SAFETY: From here on it is only dropped in `teardown`, a grace period after it was taken
+        // out of the table.
         // INVARIANT: As `Kioctx` asks for.
-        unsafe { place.publish(rcu_work::into_raw(ctx)) };
+        unsafe { place.publish(NonNull::from(ctx)) };
         Ok(Made {
             ctx: user,
             handle,

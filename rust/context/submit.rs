@@ -134,6 +134,7 @@ impl User {
         };
         Counter::Submitted.add(taken.into());
         Counter::Queued.add(queued);
+        self.note_death();
         match end {
             Err(e) => {
                 Counter::Refused.add(1);

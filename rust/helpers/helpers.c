@@ -3,10 +3,15 @@
  * C bodies for what Rust can't call: static inlines, macros and per-cpu
  * data. One call each; what it is for is said where it is used.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/highmem.h>
 #include <linux/ioprio.h>
 #include <linux/percpu.h>
 #include <linux/sched.h>
+#include <linux/sched/signal.h>
+
+#include <linux/raio.h>
 
 #include "helpers.h"
 
@@ -48,12 +53,7 @@ void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n)
 
 struct workqueue_struct *raio_alloc_workqueue(const char *name)
 {
-	return alloc_workqueue("%s", WQ_UNBOUND, 0, name);
-}
-
-void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func)
-{
-	INIT_RCU_WORK(rwork, func);
+	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
 }
 
 /* An id of which xa_load() says NULL until something is stored there. */
@@ -67,10 +67,39 @@ struct mm_struct *raio_current_mm(void)
 	return current->mm;
 }
 
-/* Nobody runs in it any more: exit_mmap() takes it apart. */
-bool raio_mm_is_exiting(struct mm_struct *mm)
+bool raio_task_killed(void)
 {
-	return !atomic_read(&mm->mm_users);
+	return fatal_signal_pending(current) ||
+	       (current->flags & PF_EXITING && current->exit_code & 0x7f);
+}
+
+/* A message, for which Rust lacks the format of a file's name. */
+void raio_report_stuck(struct file *file, size_t nr, unsigned int seconds)
+{
+	struct inode *inode;
+	dev_t dev;
+
+	if (!file) {
+		pr_warn_ratelimited("%s[%d] waits %u s for calls on its contexts to return\n",
+				    current->comm, task_pid_nr(current), seconds);
+		return;
+	}
+	inode = file_inode(file);
+	dev = inode->i_rdev ?: inode->i_sb->s_dev;
+	pr_warn_ratelimited("%s[%d] waits %u s for %zu requests to end, the oldest on %pD4 (%s, device %u:%u): see to that device\n",
+			    current->comm, task_pid_nr(current), seconds, nr, file,
+			    inode->i_sb->s_id, MAJOR(dev), MINOR(dev));
+}
+
+int raio_mutex_lock_killable(struct mutex *lock)
+{
+	return mutex_lock_killable(lock);
+}
+
+/* What is left of the time, 0 if it is over, or -ERESTARTSYS. */
+long raio_wait_killable(struct completion *done, unsigned int seconds)
+{
+	return wait_for_completion_killable_timeout(done, secs_to_jiffies(seconds));
 }
 
 bool raio_wq_has_sleeper(struct wait_queue_head *wq)
@@ -147,3 +176,12 @@ bool raio_file_is_reg(struct file *file)
 {
 	return S_ISREG(file_inode(file)->i_mode);
 }
+
+/* In rust/request.rs, for Rust can't export. */
+bool raio_request_set_cancel(struct kiocb *iocb, raio_cancel_fn cancel);
+
+bool raio_set_cancel_fn(struct kiocb *iocb, raio_cancel_fn cancel)
+{
+	return raio_request_set_cancel(iocb, cancel);
+}
+EXPORT_SYMBOL_GPL(raio_set_cancel_fn);

@@ -6,9 +6,11 @@
 #ifndef _RAIO_HELPERS_H
 #define _RAIO_HELPERS_H
 
+#include <linux/completion.h>
 #include <linux/fs.h>
 #include <linux/ktime.h>
 #include <linux/mm_types.h>
+#include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/percpu-refcount.h>
 #include <linux/uio.h>
@@ -25,6 +27,15 @@ enum raio_counter {
 	RAIO_CTR_REAPED,
 	RAIO_CTR_REFUSED,
 	RAIO_CTR_MIGRATED,
+	RAIO_CTR_CANCELLED,
+	RAIO_CTR_UNCANCELLED,
+	RAIO_CTR_EARLY,
+	RAIO_CTR_DEAD_LOOKUPS,
+	RAIO_CTR_KILL_BUSY,
+	RAIO_CTR_KILL_INFLIGHT,
+	RAIO_CTR_KILLED_WAITS,
+	RAIO_CTR_SECOND_DESTROYS,
+	RAIO_CTR_ABANDONED,
 	RAIO_NR_CTR,
 };
 
@@ -36,13 +47,15 @@ void raio_percpu_ref_get_many(struct percpu_ref *ref, unsigned long n);
 void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n);
 
 struct workqueue_struct *raio_alloc_workqueue(const char *name);
-void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func);
 
 int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max);
 
 struct mm_struct *raio_current_mm(void);
-bool raio_mm_is_exiting(struct mm_struct *mm);
+bool raio_task_killed(void);
+void raio_report_stuck(struct file *file, size_t nr, unsigned int seconds);
 
+int raio_mutex_lock_killable(struct mutex *lock);
+long raio_wait_killable(struct completion *done, unsigned int seconds);
 bool raio_wq_has_sleeper(struct wait_queue_head *wq);
 int raio_schedule_until(ktime_t *expires);
 

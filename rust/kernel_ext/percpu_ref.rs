@@ -7,10 +7,11 @@
 //! A count starts live with one reference, the initial one. While it is live, taking and dropping
 //! a reference is an addition on this processor's own counter. [`PercpuRef::kill`] makes it an
 //! ordinary atomic count and drops the initial reference; when the last one goes,
-//! [`HasPercpuRef::released`] is called, once.
+//! [`HasPercpuRef::released`] is called, once. To become atomic takes an RCU grace period, which
+//! [`PercpuRef::make_atomic`] begins early; [`PercpuRef::drop_initial`] then needs none.
 
 use crate::bindings;
-use core::marker::PhantomData;
+use core::{marker::PhantomData, ptr::NonNull};
 use kernel::{error::to_result, prelude::*, types::Opaque};
 
 /// Says where in `Self` the reference count number `ID` is and what to do when it reaches zero.
@@ -22,11 +23,13 @@ pub(crate) unsafe trait HasPercpuRef<const ID: u64>: Sized {
     /// Where the field is.
     const OFFSET: usize;
 
-    /// Called once, when the last reference is gone.
+    /// Called once, when the last reference is gone. It may be any context: this must not sleep.
     ///
-    /// The RCU read lock is held, and it may be any context: this must not sleep. The object must
-    /// stay alive for a grace period from here.
-    fn released(&self);
+    /// # Safety
+    ///
+    /// To be called by [`PercpuRef`] only. The object is alive, and nothing but what this does ends
+    /// its life.
+    unsafe fn released(this: NonNull<Self>);
 }
 
 /// A reference count with a counter on each processor.
@@ -55,7 +58,7 @@ impl<T: HasPercpuRef<ID> + Sync, const ID: u64> PercpuRef<T, ID> {
             inner <- Opaque::try_ffi_init(|slot: *mut bindings::percpu_ref| {
                 // SAFETY: `slot` is memory for a `percpu_ref` that stays where it is.
                 to_result(unsafe {
-                    bindings::percpu_ref_init(slot, Some(Self::release), 0, bindings::GFP_KERNEL)
+                    bindings::percpu_ref_init(slot, Some(Self::release), 0, bindings::GFP_KERNEL_ACCOUNT)
                 })
             }),
             _owner: PhantomData,
@@ -67,10 +70,9 @@ impl<T: HasPercpuRef<ID> + Sync, const ID: u64> PercpuRef<T, ID> {
     /// To be called by the C side only, with the count of a `PercpuRef<T, ID>` in a `T`.
     unsafe extern "C" fn release(ptr: *mut bindings::percpu_ref) {
         // SAFETY: `ptr` is the field at `OFFSET` of a `T` as `HasPercpuRef` says; `PercpuRef` is
-        // just its C part. The `T` is alive, for it may only go a grace period after the last
-        // reference went, which is now, and the C side holds the RCU read lock around this call.
-        let owner = unsafe { &*ptr.byte_sub(T::OFFSET).cast::<T>() };
-        owner.released();
+        // just its C part. The `T` is alive, for it may not go before the last reference, which
+        // goes now. The C side doesn't touch it after this.
+        unsafe { T::released(NonNull::new_unchecked(ptr.byte_sub(T::OFFSET).cast::<T>())) }
     }
 
     /// Takes a reference unless the count was killed.
@@ -98,6 +100,24 @@ impl<T: HasPercpuRef<ID> + Sync, const ID: u64> PercpuRef<T, ID> {
     pub(crate) unsafe fn put_many(this: *const Self, n: usize) {
         // SAFETY: The references that the caller owns have kept the count alive until here.
         unsafe { bindings::raio_percpu_ref_put_many((*this).inner.get(), n) }
+    }
+
+    /// Begins to make it an ordinary atomic count. It stays live. To be called once, in any context.
+    pub(crate) fn make_atomic(&self) {
+        // SAFETY: Initialised, by the type invariant. This sleeps only while an earlier change of
+        // the same count is under way, and there is none.
+        unsafe { bindings::percpu_ref_switch_to_atomic(self.inner.get(), None) }
+    }
+
+    /// Drops the initial reference of a count that [`Self::make_atomic`] was called for. Others may
+    /// go on to take references while they have one.
+    ///
+    /// # Safety
+    ///
+    /// At most once for each count, which is never killed then. `this` may be gone afterwards.
+    pub(crate) unsafe fn drop_initial(this: *const Self) {
+        // SAFETY: The initial reference is there until it is dropped here.
+        unsafe { Self::put_many(this, 1) }
     }
 
     /// Drops the initial reference: from now on [`Self::tryget_live`] fails.

@@ -15,12 +15,13 @@
 //! # Locks
 //!
 //! `i_private_lock` of the file's mapping guards who owns the pages ([`PageFile::connect`]). It is
-//! held around [`PageOwner::exiting`], and nothing of memory management nests inside of it.
+//! held around [`PageOwner::mapped`] and [`PageOwner::unmapped`], and nothing of memory management
+//! nests inside of it.
 //! [`PageOwner::migrate`] is called without it, with both folios locked.
 
 use super::folio::OwnedFolio;
 use crate::bindings;
-use core::{cell::UnsafeCell, marker::PhantomData, ptr, ptr::NonNull};
+use core::{cell::UnsafeCell, marker::PhantomData, mem::ManuallyDrop, ptr, ptr::NonNull};
 use kernel::{
     error::{
         from_err_ptr,
@@ -28,12 +29,9 @@ use kernel::{
     },
     ffi,
     fs::File,
-    mm::{
-        virt::{
-            VmaNew,
-            VmaRef, //
-        },
-        Mm, //
+    mm::virt::{
+        VmaNew,
+        VmaRef, //
     },
     prelude::*,
     sync::{
@@ -115,9 +113,13 @@ pub(crate) trait PageOwner: Send + Sync + Sized + 'static {
     /// it back. `mmap_lock` is held.
     fn moved(&self, address: usize, len: usize) -> Result;
 
-    /// A process in which pages are mapped has ended, and `mm` is taken apart. `i_private_lock` is
-    /// held: this must not sleep.
-    fn exiting(&self, mm: &Mm);
+    /// There is a mapping more, or a part of one that was split. `i_private_lock` is held: this
+    /// must not sleep.
+    fn mapped(&self);
+
+    /// There is one less: it was unmapped, its process has ended or runs another program.
+    /// `i_private_lock` is held: this must not sleep.
+    fn unmapped(&self);
 }
 
 /// A file of pages.
@@ -128,7 +130,7 @@ pub(crate) trait PageOwner: Send + Sync + Sized + 'static {
 /// null or points to the `T` of an [`Arc`] that isn't dropped before `i_private` is null again;
 /// both only change under its mapping's `i_private_lock`.
 pub(crate) struct PageFile<T> {
-    file: ARef<File>,
+    file: ManuallyDrop<ARef<File>>,
     _owner: PhantomData<T>,
 }
 
@@ -150,6 +152,7 @@ impl<T: PageOwner> PageFile<T> {
         map_pages: Some(bindings::filemap_map_pages),
         page_mkwrite: Some(bindings::filemap_page_mkwrite),
         mremap: Some(Self::mremap),
+        open: Some(Self::open),
         close: Some(Self::close),
         ..pin_init::zeroed()
     };
@@ -184,7 +187,7 @@ impl<T: PageOwner> PageFile<T> {
         Ok(Self {
             // SAFETY: `alloc_file_pseudo` gave us the reference, and no thread is in the middle of
             // using the position of a file that has no descriptor.
-            file: unsafe { ARef::from_raw(NonNull::new_unchecked(file.cast())) },
+            file: ManuallyDrop::new(unsafe { ARef::from_raw(NonNull::new_unchecked(file.cast())) }),
             _owner: PhantomData,
         })
     }
@@ -229,7 +232,8 @@ impl<T: PageOwner> PageFile<T> {
         }
     }
 
-    /// From now on `owner` is asked before a page is moved; until now none is moved.
+    /// From now on `owner` is asked before a page is moved, and told of mappings; until now none is
+    /// moved.
     ///
     /// # Safety
     ///
@@ -295,8 +299,11 @@ impl<T: PageOwner> PageFile<T> {
         }
         new.set_dontexpand();
         new.set_dontcopy();
-        // SAFETY: As above. The operations are a constant.
-        unsafe { (*vma).vm_ops = &Self::VM_OPS };
+        // SAFETY: As above. The operations are a constant, and the area has its file.
+        unsafe {
+            (*vma).vm_ops = &Self::VM_OPS;
+            Self::tell_owner(vma, T::mapped);
+        }
         0
     }
 
@@ -319,17 +326,31 @@ impl<T: PageOwner> PageFile<T> {
     /// # Safety
     ///
     /// To be called by the C side only, with an area that [`Self::mmap`] has set up.
+    unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
+        // SAFETY: The area keeps its file.
+        unsafe { Self::tell_owner(vma, T::mapped) }
+    }
+
+    /// # Safety
+    ///
+    /// To be called by the C side only, with an area that [`Self::mmap`] has set up.
     unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
-        // SAFETY: The area keeps its file, and lives no longer than its mm.
+        // SAFETY: The area keeps its file.
+        unsafe { Self::tell_owner(vma, T::unmapped) }
+    }
+
+    /// # Safety
+    ///
+    /// `vma` must be a live area that [`Self::mmap`] has set up.
+    unsafe fn tell_owner(vma: *mut bindings::vm_area_struct, f: impl FnOnce(&T)) {
+        // SAFETY: The area keeps its file. By the type invariant the owner, if there is one, lives
+        // as long as the lock is held.
         unsafe {
-            let mm = (*vma).vm_mm;
-            if bindings::raio_mm_is_exiting(mm) {
-                Self::with_owner((*(*vma).vm_file).f_mapping, |slot| {
-                    if let Some(owner) = slot.as_ref() {
-                        owner.exiting(Mm::from_raw(mm));
-                    }
-                });
-            }
+            Self::with_owner((*(*vma).vm_file).f_mapping, |slot| {
+                if let Some(owner) = slot.as_ref() {
+                    f(owner);
+                }
+            });
         }
     }
 
@@ -371,6 +392,17 @@ impl<T: PageOwner> PageFile<T> {
             _locked: PhantomData,
         };
         owner.migrate(page).err().map_or(0, |e| e.to_errno())
+    }
+}
+
+impl<T> Drop for PageFile<T> {
+    fn drop(&mut self) {
+        // SAFETY: It isn't used after this.
+        let file = ARef::into_raw(unsafe { ManuallyDrop::take(&mut self.file) });
+        // At once, not some time after a worker has returned: the file keeps the module.
+        // SAFETY: The reference was ours. No lock is held that the end of a file of this file
+        // system could need.
+        unsafe { bindings::__fput_sync(file.as_ptr().cast()) }
     }
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What memory management does to a ring: user space moves it in its address space, or ends; the
-//! kernel moves it page by page, while events are posted and read.
+//! What memory management does to a ring: user space moves it in its address space, or unmaps it,
+//! at its end if not before; the kernel moves it page by page, while events are posted and read.
 //!
-//! When a process ends, the lock of the mapping that says who owns the pages is held; see
+//! When mappings come and go, the lock that says who owns the pages is held; see
 //! `kernel_ext::pseudo_fs`.
 //!
 //! In migration `ring_lock` is tried for, since the caller may hold locks that are taken inside of
@@ -19,18 +19,26 @@ use crate::{
     stats::Counter,
 };
 use kernel::{
-    mm::Mm,
     prelude::*,
     sync::atomic::Relaxed, //
 };
 
 impl PageOwner for Ring {
-    fn exiting(&self, mm: &Mm) {
+    fn mapped(&self) {
+        // Relaxed: only accessed under the lock that the caller holds.
+        self.mappings.add(1u32, Relaxed);
+    }
+
+    fn unmapped(&self) {
+        // Relaxed: as above.
+        if self.mappings.fetch_sub(1u32, Relaxed) != 1 {
+            return;
+        }
         // SAFETY: By the type invariant it isn't written any more, and what it points to lives:
         // the ring is connected, and stays so for as long as the caller holds the lock.
         if let Some(user) = unsafe { *self.user.get() } {
             // SAFETY: As above.
-            unsafe { user.as_ref() }.exiting(mm);
+            unsafe { user.as_ref() }.unmapped();
         }
     }
 

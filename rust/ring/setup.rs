@@ -15,6 +15,7 @@ use super::{
 use crate::{
     abi, bindings,
     kernel_ext::{
+        mutex::KillableMutex,
         pseudo_fs::{
             PageFile,
             PseudoFs, //
@@ -24,7 +25,7 @@ use crate::{
 };
 use core::{cell::UnsafeCell, mem::offset_of, ops::Deref, ptr::NonNull};
 use kernel::{
-    new_mutex, new_spinlock_irq,
+    new_spinlock_irq,
     prelude::*,
     static_lock_class,
     sync::{
@@ -55,9 +56,11 @@ impl RingOwner {
                 pages: UnsafeCell::new(KVVec::new()),
                 user: UnsafeCell::new(None),
                 address: Atomic::new(0),
+                // That of who makes it, which it isn't told of.
+                mappings: Atomic::new(1),
                 available: Atomic::new(layout.capacity()),
                 tail: Atomic::new(0),
-                ring_lock <- new_mutex!((), "raio_ring_lock"),
+                ring_lock <- KillableMutex::new(c"raio_ring_lock", static_lock_class!()),
                 completion_lock <- new_spinlock_irq!(
                     Posted { tail: 0, unread: 0 },
                     "raio_completion_lock"
@@ -153,7 +156,7 @@ impl RingSetup<'_> {
     }
 
     /// From now on pages may be moved (not before `ring_lock` is free), and `user` is told when the
-    /// process that maps them ends.
+    /// last mapping is gone.
     ///
     /// # Safety
     ///

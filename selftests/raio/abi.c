@@ -63,7 +63,7 @@ CHECK_OFFSET(raio_getevents, timeout, 32);
 CHECK_OFFSET(raio_getevents, flags, 40);
 CHECK_OFFSET(raio_getevents, resv, 44);
 
-CHECK_SIZE(raio_stats, 72);
+CHECK_SIZE(raio_stats, 152);
 CHECK_OFFSET(raio_stats, flags, 0);
 CHECK_OFFSET(raio_stats, resv, 4);
 CHECK_OFFSET(raio_stats, setups, 8);
@@ -74,6 +74,16 @@ CHECK_OFFSET(raio_stats, completed, 40);
 CHECK_OFFSET(raio_stats, reaped, 48);
 CHECK_OFFSET(raio_stats, refused, 56);
 CHECK_OFFSET(raio_stats, migrated, 64);
+CHECK_OFFSET(raio_stats, cancelled, 72);
+CHECK_OFFSET(raio_stats, uncancelled, 80);
+CHECK_OFFSET(raio_stats, early, 88);
+CHECK_OFFSET(raio_stats, late, 96);
+CHECK_OFFSET(raio_stats, dead_lookups, 104);
+CHECK_OFFSET(raio_stats, kill_busy, 112);
+CHECK_OFFSET(raio_stats, kill_inflight, 120);
+CHECK_OFFSET(raio_stats, killed_waits, 128);
+CHECK_OFFSET(raio_stats, second_destroys, 136);
+CHECK_OFFSET(raio_stats, abandoned, 144);
 
 /* What is laid out as kernel AIO has it. */
 CHECK_SIZE(iocb, 64);
@@ -81,7 +91,7 @@ CHECK_SIZE(io_event, 32);
 
 /* Old numbers stay: they are in programs that were built long ago. */
 static_assert(RAIO_IOC_QUERY == 0xc038bd00, "RAIO_IOC_QUERY");
-static_assert(RAIO_IOC_STATS == 0xc048bd01, "RAIO_IOC_STATS");
+static_assert(RAIO_IOC_STATS == 0xc098bd01, "RAIO_IOC_STATS");
 static_assert(RAIO_IOC_SETUP == 0xc028bd02, "RAIO_IOC_SETUP");
 static_assert(RAIO_IOC_DESTROY == 0x4010bd03, "RAIO_IOC_DESTROY");
 static_assert(RAIO_IOC_SUBMIT == 0x4020bd04, "RAIO_IOC_SUBMIT");
@@ -188,12 +198,16 @@ FIXTURE(call)
 	struct call call;
 };
 
-/* @flags are offsets of 32-bit words that have to be 0, ended by -1. */
+/*
+ * @first is the size of the first version, if there have been others. @flags
+ * are offsets of 32-bit words that have to be 0, ended by -1.
+ */
 FIXTURE_VARIANT(call)
 {
 	unsigned int dir;
 	unsigned int nr;
 	unsigned int size;
+	unsigned int first;
 	int flags[8];
 };
 
@@ -209,7 +223,8 @@ FIXTURE_VARIANT_ADD(call, stats)
 {
 	.dir = _IOC_READ | _IOC_WRITE,
 	.nr = 0x01,
-	.size = 72,
+	.size = 152,
+	.first = 72,
 	.flags = {
 		offsetof(struct raio_stats, flags),
 		offsetof(struct raio_stats, resv),
@@ -423,13 +438,32 @@ TEST_F(call, shorter_is_invalid)
 	struct call *call = &self->call;
 	unsigned int size;
 
-	for (size = 0; size < variant->size; size++) {
+	for (size = 0; size < (variant->first ?: variant->size); size++) {
 		call_fill(_metadata, call, call->arg);
 		EXPECT_EQ(-EINVAL, call_do(call, call->dir, size, call->arg)) {
 			TH_LOG("size %u", size);
 		}
 	}
 	call_failed(_metadata, call);
+}
+
+/* Programs that were built with an older header. */
+TEST_F(call, older_versions_work)
+{
+	struct call *call = &self->call;
+	unsigned int size;
+
+	for (size = variant->first ?: variant->size; size < variant->size; size += 8) {
+		char *arg = map_before_hole(size);
+		char *fresh = map_pages(variant->size);
+
+		call_fill(_metadata, call, fresh);
+		memcpy(arg, fresh, size);
+		EXPECT_EQ(0, call_do(call, call->dir, size, arg)) {
+			TH_LOG("size %u", size);
+		}
+		call_worked(_metadata, call);
+	}
 }
 
 /* The structure is all that is read and written, to the byte. */

@@ -168,6 +168,18 @@ struct raio_getevents {
  *		user space from the ring
  * @refused:	out: requests that got an error instead
  * @migrated:	out: ring pages moved to another page
+ * @cancelled:	out: requests that were cancelled by the file that had them
+ * @uncancelled: out: requests whose file was asked to cancel them and did not
+ * @early:	out: those of @queued that ended before their file's method had
+ *		returned
+ * @late:	out: those of @queued that did not
+ * @dead_lookups: out: calls that found a context which was being destroyed
+ * @kill_busy:	out: calls during which their context was destroyed
+ * @kill_inflight: out: contexts destroyed with requests in flight
+ * @killed_waits: out: waits for events that ended for that reason
+ * @second_destroys: out: calls to destroy a context that was being destroyed
+ * @abandoned:	out: waits for the end of requests that ended because the
+ *		caller was killed
  */
 struct raio_stats {
 	__u32	flags;
@@ -180,6 +192,16 @@ struct raio_stats {
 	__u64	reaped;
 	__u64	refused;
 	__u64	migrated;
+	__u64	cancelled;
+	__u64	uncancelled;
+	__u64	early;
+	__u64	late;
+	__u64	dead_lookups;
+	__u64	kill_busy;
+	__u64	kill_inflight;
+	__u64	killed_waits;
+	__u64	second_destroys;
+	__u64	abandoned;
 };
 
 #define RAIO_IOC_MAGIC		0xBD

@@ -9,7 +9,7 @@ include!(concat!(env!("OUT_DIR"), "/sys.rs"));
 
 impl raio_stats {
     /// Every counter with its name.
-    pub fn counters(&self) -> [(&'static str, u64); 8] {
+    pub fn counters(&self) -> [(&'static str, u64); 18] {
         // No `..`: a counter that the header gets has to be added here.
         let raio_stats {
             flags: _,
@@ -22,6 +22,16 @@ impl raio_stats {
             reaped,
             refused,
             migrated,
+            cancelled,
+            uncancelled,
+            early,
+            late,
+            dead_lookups,
+            kill_busy,
+            kill_inflight,
+            killed_waits,
+            second_destroys,
+            abandoned,
         } = *self;
         [
             ("setups", setups),
@@ -32,6 +42,16 @@ impl raio_stats {
             ("reaped", reaped),
             ("refused", refused),
             ("migrated", migrated),
+            ("cancelled", cancelled),
+            ("uncancelled", uncancelled),
+            ("early", early),
+            ("late", late),
+            ("dead_lookups", dead_lookups),
+            ("kill_busy", kill_busy),
+            ("kill_inflight", kill_inflight),
+            ("killed_waits", killed_waits),
+            ("second_destroys", second_destroys),
+            ("abandoned", abandoned),
         ]
     }
 }

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A queue of objects that are linked through a field of their own, so that joining it allocates
+//! nothing and each can leave it from anywhere.
+//!
+//! Unlike the kernel crate's `List` it doesn't own its members: they are objects that somebody else
+//! ends, after they have left.
+
+use core::{marker::PhantomData, ptr::NonNull};
+
+/// Where a member is.
+pub(crate) struct Links<T> {
+    prev: Option<NonNull<T>>,
+    next: Option<NonNull<T>>,
+}
+
+impl<T> Links<T> {
+    /// Nowhere.
+    pub(crate) const fn new() -> Self {
+        Self {
+            prev: None,
+            next: None,
+        }
+    }
+}
+
+/// Has [`Links`].
+///
+/// # Safety
+///
+/// It must always return the same field of `this`, which nothing but a [`Fifo`] accesses.
+pub(crate) unsafe trait Linked: Sized {
+    /// The field of an object that is alive.
+    ///
+    /// # Safety
+    ///
+    /// `this` must be alive.
+    unsafe fn links(this: NonNull<Self>) -> *mut Links<Self>;
+}
+
+/// The queue.
+///
+/// # Invariants
+///
+/// From `first` by `next`, and from `last` by `prev`, the same members are found in opposite order.
+/// Each is alive.
+pub(crate) struct Fifo<T: Linked> {
+    first: Option<NonNull<T>>,
+    last: Option<NonNull<T>>,
+    len: usize,
+    _members: PhantomData<*mut T>,
+}
+
+// SAFETY: It is moved with the pointers to its members, which allow what `T` allows.
+unsafe impl<T: Linked + Send> Send for Fifo<T> {}
+
+impl<T: Linked> Fifo<T> {
+    /// An empty one.
+    pub(crate) const fn new() -> Self {
+        Self {
+            first: None,
+            last: None,
+            len: 0,
+            _members: PhantomData,
+        }
+    }
+
+    /// How many members there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Who joined first.
+    pub(crate) fn first(&self) -> Option<NonNull<T>> {
+        self.first
+    }
+
+    /// Joins the queue at its end.
+    ///
+    /// # Safety
+    ///
+    /// `member` must be in no queue, and leave this one before it dies.
+    pub(crate) unsafe fn push(&mut self, member: NonNull<T>) {
+        // SAFETY: `member` is alive, as the caller says, and so is `last`, by the type invariant.
+        // Nobody else accesses their links: `self` is borrowed mutably.
+        unsafe {
+            *T::links(member) = Links {
+                prev: self.last,
+                next: None,
+            };
+            match self.last {
+                Some(last) => (*T::links(last)).next = Some(member),
+                None => self.first = Some(member),
+            }
+        }
+        self.last = Some(member);
+        self.len += 1;
+    }
+
+    /// Leaves the queue.
+    ///
+    /// # Safety
+    ///
+    /// `member` must be in this one.
+    pub(crate) unsafe fn remove(&mut self, member: NonNull<T>) {
+        // SAFETY: `member` and its neighbours are members, so they are alive. Nobody else accesses
+        // their links: `self` is borrowed mutably.
+        unsafe {
+            let Links { prev, next } = core::mem::replace(&mut *T::links(member), Links::new());
+            match prev {
+                Some(prev) => (*T::links(prev)).next = next,
+                None => self.first = next,
+            }
+            match next {
+                Some(next) => (*T::links(next)).prev = prev,
+                None => self.last = prev,
+            }
+        }
+        self.len -= 1;
+    }
+}

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The running task, as far as the kernel crate doesn't tell.
+//!
+//! Asked of C for the reason that [`mm`](super::mm) gives.
+
+use crate::bindings;
+use kernel::fs::File;
+
+/// Is it at its end because it was killed? (While it still runs, waits tell.)
+pub(crate) fn is_killed() -> bool {
+    // SAFETY: It may always be called.
+    unsafe { bindings::raio_task_killed() }
+}
+
+/// Says in the log, not too often, that the task has waited `seconds` for `nr` requests to end, of
+/// which `file` has the oldest. [`None`]: there are none, but calls that don't return.
+pub(crate) fn report_stuck(file: Option<&File>, nr: usize, seconds: u32) {
+    let file = file.map_or(core::ptr::null_mut(), |file| file.as_ptr());
+    // SAFETY: Null or a live file.
+    unsafe { bindings::raio_report_stuck(file, nr, seconds) }
+}

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who is in flight on a context: the requests that their files go on with by themselves, to cancel
+//! those that can be, to say which file holds the rest, and to know when the last has ended.
+//!
+//! A request joins after its file's method has returned, if it hasn't ended by then, and leaves
+//! when the file ends it. What a method does at once never comes here. It can outlive the context,
+//! for those who wait for the end of one.
+//!
+//! # Cancelling
+//!
+//! A method may say how its request is cancelled, see `include/linux/raio.h`. When the context
+//! ends, after the last submitter has left, each such request is asked once. It is kept alive by a
+//! reference while it is asked, so the file may end it at the same time, and whether it was
+//! cancelled is only what the file says of it: nothing here marks or ends it.
+//!
+//! # Locks
+//!
+//! `requests`, a spin lock with interrupts off. It nests inside all locks that files hold when they
+//! end a request; only a reference count is taken inside of it. It isn't held while a file is asked
+//! to cancel.
+
+use super::Request;
+use crate::{
+    bindings,
+    kernel_ext::{
+        completion::Completion,
+        fifo::{
+            Fifo,
+            Linked,
+            Links, //
+        }, //
+    },
+    stats::Counter,
+};
+use core::ptr::NonNull;
+use kernel::{
+    fs::File,
+    list::{
+        impl_list_arc_safe,
+        impl_list_item,
+        ListArc,
+        ListLinks, //
+    },
+    new_spinlock_irq,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        SpinLockIrq, //
+    },
+};
+
+/// How a file's method wants its request to be cancelled: `raio_cancel_fn` of
+/// `include/linux/raio.h`.
+pub(crate) type Cancel = unsafe extern "C" fn(*mut bindings::kiocb) -> bool;
+
+/// Where a request is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Its method hasn't returned.
+    Starting,
+    /// In flight, and can be cancelled.
+    Cancellable,
+    /// In flight.
+    Flying,
+    /// Its file has ended it.
+    Ended,
+}
+
+/// A request's part of this.
+pub(super) struct Entry {
+    links: Links<Request>,
+    place: Place,
+    /// Written by the method only, through [`Request::set_cancel`], before the request joins.
+    pub(super) cancel: Option<Cancel>,
+}
+
+impl Entry {
+    pub(super) const fn new() -> Self {
+        Self {
+            links: Links::new(),
+            place: Place::Starting,
+            cancel: None,
+        }
+    }
+}
+
+// SAFETY: Always that field, which only `Fifo` accesses.
+unsafe impl Linked for Request {
+    unsafe fn links(this: NonNull<Self>) -> *mut Links<Self> {
+        // SAFETY: Alive, as the caller says.
+        unsafe { &raw mut (*(*this.as_ptr()).entry.get()).links }
+    }
+}
+
+/// The requests in flight on a context.
+#[pin_data]
+pub(crate) struct Inflight {
+    #[pin]
+    requests: SpinLockIrq<Requests>,
+    #[pin]
+    ended: Completion,
+    #[pin]
+    links: ListLinks,
+}
+
+impl_list_arc_safe! {
+    impl ListArcSafe<0> for Inflight { untracked; }
+}
+
+impl_list_item! {
+    impl ListItem<0> for Inflight { using ListLinks { self.links }; }
+}
+
+/// # Invariants
+///
+/// The members of `cancellable` are the requests with that place; those of `others` the ones that
+/// are `Flying`. Each is kept by the half that its file owns.
+struct Requests {
+    cancellable: Fifo<Request>,
+    others: Fifo<Request>,
+}
+
+// SAFETY: Requests are handled by every thread.
+unsafe impl Send for Request {}
+
+impl Requests {
+    fn of(&mut self, place: Place) -> Option<&mut Fifo<Request>> {
+        match place {
+            Place::Cancellable => Some(&mut self.cancellable),
+            Place::Flying => Some(&mut self.others),
+            Place::Starting | Place::Ended => None,
+        }
+    }
+
+    /// Puts a request where it belongs from now on.
+    ///
+    /// # Safety
+    ///
+    /// `request` must be alive, its place one of this context's, and its file's half not be given up
+    /// before it is `Ended`.
+    unsafe fn put(&mut self, request: NonNull<Request>, to: Place) {
+        // SAFETY: Alive, as the caller says. `place` is only accessed with the lock held.
+        let place = unsafe { &raw mut (*(*request.as_ptr()).entry.get()).place };
+        // SAFETY: As above. By the type invariant it is in the queue of its place.
+        // INVARIANT: It moves from the one to the other.
+        unsafe {
+            if let Some(queue) = self.of(*place) {
+                queue.remove(request);
+            }
+            if let Some(queue) = self.of(to) {
+                queue.push(request);
+            }
+            *place = to;
+        }
+    }
+}
+
+impl Inflight {
+    /// None. Fails with `ENOMEM`.
+    pub(crate) fn new() -> Result<ListArc<Self>> {
+        ListArc::pin_init(
+            try_pin_init!(Self {
+                requests <- new_spinlock_irq!(
+                    Requests {
+                        cancellable: Fifo::new(),
+                        others: Fifo::new(),
+                    },
+                    "raio_inflight"
+                ),
+                ended <- Completion::new(),
+                links <- ListLinks::new(),
+            }? Error),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// The method has returned and the file goes on: the request joins unless it has ended.
+    ///
+    /// # Safety
+    ///
+    /// `request` must be of this context, and the caller have the submitter's half.
+    pub(super) unsafe fn join(&self, request: NonNull<Request>) {
+        let mut requests = self.requests.lock();
+        // SAFETY: The caller's half keeps it. Who registered the way to cancel it has returned.
+        unsafe {
+            let entry = (*request.as_ptr()).entry.get();
+            if (*entry).place == Place::Starting {
+                let to = match (*entry).cancel {
+                    Some(_) => Place::Cancellable,
+                    None => Place::Flying,
+                };
+                requests.put(request, to);
+            }
+        }
+    }
+
+    /// The file has ended the request: it leaves, or will not join.
+    ///
+    /// # Safety
+    ///
+    /// `request` must be of this context, and the caller have the file's half.
+    pub(super) unsafe fn leave(&self, request: NonNull<Request>) {
+        // SAFETY: The caller's half keeps it.
+        unsafe { self.requests.lock().put(request, Place::Ended) }
+    }
+
+    /// Asks each request that can be cancelled, once. To be called when no more can join. Any
+    /// context.
+    pub(crate) fn cancel_all(&self) {
+        if self.len() > 0 {
+            Counter::KillInflight.add(1);
+        }
+        loop {
+            let (request, cancel) = {
+                let mut requests = self.requests.lock();
+                let Some(request) = requests.cancellable.first() else {
+                    return;
+                };
+                // SAFETY: A member is alive, by the type invariant, and `cancel` isn't written any
+                // more. The reference keeps it when the lock is released.
+                unsafe {
+                    requests.put(request, Place::Flying);
+                    Request::get(request);
+                    (request, (*(*request.as_ptr()).entry.get()).cancel)
+                }
+            };
+            if let Some(cancel) = cancel {
+                // SAFETY: A request of the file that registered it, alive.
+                let cancelled = unsafe { cancel((*request.as_ptr()).kiocb.as_raw()) };
+                if cancelled {
+                    Counter::Cancelled.add(1);
+                } else {
+                    Counter::Uncancelled.add(1);
+                }
+            }
+            // SAFETY: The reference that was taken above.
+            unsafe { Request::put(request) }
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        let requests = self.requests.lock();
+        requests.cancellable.len() + requests.others.len()
+    }
+
+    /// The file that holds the oldest, of those that can't be cancelled if there are any.
+    pub(crate) fn holder(&self) -> Option<ARef<File>> {
+        let requests = self.requests.lock();
+        let request = requests.others.first().or(requests.cancellable.first())?;
+        // SAFETY: A member is alive, by the type invariant, while the lock is held.
+        Some(unsafe { (*request.as_ptr()).file.clone() })
+    }
+
+    /// The last request has ended, and there will be no more.
+    pub(crate) fn end(&self) {
+        self.ended.complete_all();
+    }
+
+    /// Happens when the last request has ended.
+    pub(crate) fn ended(&self) -> &Completion {
+        &self.ended
+    }
+}
