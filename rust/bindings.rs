@@ -102,6 +102,13 @@ same_layout! {
     wait_queue_entry {
         func = RAIO_OFFSET_wait_queue_entry_func,
     }
+    ctl_table {
+        procname = RAIO_OFFSET_ctl_table_procname,
+        data = RAIO_OFFSET_ctl_table_data,
+        maxlen = RAIO_OFFSET_ctl_table_maxlen,
+        mode = RAIO_OFFSET_ctl_table_mode,
+        proc_handler = RAIO_OFFSET_ctl_table_proc_handler,
+    }
 }
 
 same_size! {
@@ -115,6 +122,7 @@ same_size! {
     wait_queue_entry = RAIO_SIZE_wait_queue_entry,
     wait_queue_head = RAIO_SIZE_wait_queue_head,
     xarray = RAIO_SIZE_xarray,
+    ctl_table = RAIO_SIZE_ctl_table,
     file_operations = RAIO_SIZE_file_operations,
     file_system_type = RAIO_SIZE_file_system_type,
     address_space_operations = RAIO_SIZE_address_space_operations,

@@ -26,6 +26,7 @@
 //! None here. The table has its own, the ring has its own, [`setup`] and [`teardown`] say theirs.
 
 mod getevents;
+mod quota;
 mod setup;
 mod submit;
 mod teardown;
@@ -66,6 +67,10 @@ use kernel::{
 };
 
 pub(crate) use getevents::GetEvents;
+use quota::{
+    Charge,
+    Limits, //
+};
 pub(crate) use submit::Slot;
 use teardown::Siblings;
 
@@ -73,6 +78,7 @@ use teardown::Siblings;
 pub(crate) struct Engine {
     pub(crate) requests: KmemCache<Request>,
     contexts: KmemCache<Kioctx>,
+    limits: Limits,
     free_queue: OwnedQueue,
 }
 
@@ -82,6 +88,7 @@ impl Engine {
         Ok(Self {
             requests: KmemCache::new(c"raio_kiocb")?,
             contexts: KmemCache::new(c"raio_kioctx")?,
+            limits: Limits::new()?,
             free_queue: OwnedQueue::new(c"raio_free")?,
         })
     }
@@ -120,6 +127,8 @@ pub(crate) struct Kioctx {
     siblings: Arc<Siblings>,
     #[pin]
     free: Work<Kioctx>,
+    /// Dropped last.
+    _charge: Charge,
 }
 
 /// A reference to a context for the length of a call: it can't go away, and requests can be added.

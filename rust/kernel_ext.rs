@@ -14,6 +14,7 @@ pub(crate) mod mutex;
 pub(crate) mod percpu_ref;
 pub(crate) mod plug;
 pub(crate) mod pseudo_fs;
+pub(crate) mod sysctl;
 pub(crate) mod task;
 pub(crate) mod user;
 pub(crate) mod wait;

@@ -11,6 +11,7 @@
 #include <linux/mman.h>
 #include <linux/pseudo_fs.h>
 #include <linux/slab.h>
+#include <linux/sysctl.h>
 #include <uapi/linux/raio.h>
 
 #include "../helpers/helpers.h"
@@ -78,6 +79,11 @@ RAIO_LAYOUT(file_system_type, kill_sb);
 RAIO_LAYOUT(file_system_type, owner);
 RAIO_LAYOUT(kmem_cache_args, align);
 RAIO_LAYOUT(wait_queue_entry, func);
+RAIO_LAYOUT(ctl_table, procname);
+RAIO_LAYOUT(ctl_table, data);
+RAIO_LAYOUT(ctl_table, maxlen);
+RAIO_LAYOUT(ctl_table, mode);
+RAIO_LAYOUT(ctl_table, proc_handler);
 
 #define RAIO_SIZE(type) const size_t RAIO_SIZE_##type = sizeof(struct type)
 
@@ -91,6 +97,7 @@ RAIO_SIZE(mutex);
 RAIO_SIZE(wait_queue_entry);
 RAIO_SIZE(wait_queue_head);
 RAIO_SIZE(xarray);
+RAIO_SIZE(ctl_table);
 RAIO_SIZE(file_operations);
 RAIO_SIZE(file_system_type);
 RAIO_SIZE(address_space_operations);

@@ -64,12 +64,14 @@ impl Drop for Mapping {
 impl Contexts {
     /// Makes a context in which `nr_events` requests can be in flight.
     ///
-    /// `EINVAL` if that is 0 or more than [`abi::MAX_EVENTS`]; `ENOMEM`; what `mmap(2)` says when
+    /// `EINVAL` if that is 0 or more than [`abi::MAX_EVENTS`]; `EAGAIN` over a limit; `ENOMEM`; what `mmap(2)` says when
     /// the ring can't be mapped.
     pub(crate) fn setup(&self, nr_events: u32) -> Result<Made> {
         let layout = Layout::for_events(nr_events, abi::MAX_EVENTS).ok_or(EINVAL)?;
         let mm = mm::current().ok_or(EINVAL)?;
 
+        let quota = &self.engine.limits.quota;
+        let charge = quota.charge(layout.capacity() as usize, layout.bytes())?;
         let inflight = Inflight::new()?;
         let ours = inflight.clone_arc();
         let owner = RingOwner::new(&self.fs, layout)?;
@@ -86,6 +88,7 @@ impl Contexts {
             inflight: ours,
             siblings: self.siblings.clone(),
             free <- new_work!("raio_free"),
+            _charge: charge,
         }? Error))?;
 
         // Declared after `ctx`: when something fails, the lock is free before the ring is freed.

@@ -5,11 +5,14 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/cred.h>
 #include <linux/highmem.h>
 #include <linux/ioprio.h>
+#include <linux/mm.h>
 #include <linux/percpu.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/user_namespace.h>
 
 #include <linux/raio.h>
 
@@ -73,6 +76,23 @@ bool raio_task_killed(void)
 	       (current->flags & PF_EXITING && current->exit_code & 0x7f);
 }
 
+uid_t raio_charged_user(void)
+{
+	const struct user_namespace *ns = current_user_ns();
+	kuid_t user = current_uid();
+
+	for (; ns->parent; ns = ns->parent) {
+		if (!uid_eq(ns->owner, GLOBAL_ROOT_UID))
+			user = ns->owner;
+	}
+	return __kuid_val(user);
+}
+
+size_t raio_ram_bytes(void)
+{
+	return totalram_pages() << PAGE_SHIFT;
+}
+
 /* A message, for which Rust lacks the format of a file's name. */
 void raio_report_stuck(struct file *file, size_t nr, unsigned int seconds)
 {
@@ -121,7 +141,7 @@ struct folio *raio_ring_folio(struct address_space *mapping, pgoff_t index)
 
 	folio = __filemap_get_folio(mapping, index,
 				    FGP_LOCK | FGP_ACCESSED | FGP_CREAT,
-				    GFP_USER | __GFP_ZERO);
+				    GFP_USER | __GFP_ZERO | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	if (!IS_ERR(folio))
 		folio_end_read(folio, true);
 	return folio;

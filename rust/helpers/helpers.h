@@ -52,6 +52,8 @@ int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max);
 
 struct mm_struct *raio_current_mm(void);
 bool raio_task_killed(void);
+uid_t raio_charged_user(void);
+size_t raio_ram_bytes(void);
 void raio_report_stuck(struct file *file, size_t nr, unsigned int seconds);
 
 int raio_mutex_lock_killable(struct mutex *lock);

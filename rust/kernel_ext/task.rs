@@ -13,6 +13,13 @@ pub(crate) fn is_killed() -> bool {
     unsafe { bindings::raio_task_killed() }
 }
 
+/// The user that what the task makes is charged to: its own, unless it is in a user namespace that
+/// an ordinary user made, for who may have many users there.
+pub(crate) fn charged_user() -> u32 {
+    // SAFETY: It may always be called.
+    unsafe { bindings::raio_charged_user() }
+}
+
 /// Says in the log, not too often, that the task has waited `seconds` for `nr` requests to end, of
 /// which `file` has the oldest. [`None`]: there are none, but calls that don't return.
 pub(crate) fn report_stuck(file: Option<&File>, nr: usize, seconds: u32) {
