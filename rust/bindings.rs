@@ -90,14 +90,11 @@ same_layout! {
     vfsmount {
         mnt_sb = RAIO_OFFSET_vfsmount_mnt_sb,
     }
-    file_system_type {
-        name = RAIO_OFFSET_file_system_type_name,
-        init_fs_context = RAIO_OFFSET_file_system_type_init_fs_context,
-        kill_sb = RAIO_OFFSET_file_system_type_kill_sb,
-        owner = RAIO_OFFSET_file_system_type_owner,
-    }
     kmem_cache_args {
         align = RAIO_OFFSET_kmem_cache_args_align,
+    }
+    rcu_work {
+        work = RAIO_OFFSET_rcu_work_work,
     }
     wait_queue_entry {
         func = RAIO_OFFSET_wait_queue_entry_func,
@@ -116,7 +113,7 @@ same_size! {
     iov_iter = RAIO_SIZE_iov_iter,
     blk_plug = RAIO_SIZE_blk_plug,
     percpu_ref = RAIO_SIZE_percpu_ref,
-    work_struct = RAIO_SIZE_work_struct,
+    rcu_work = RAIO_SIZE_rcu_work,
     completion = RAIO_SIZE_completion,
     mutex = RAIO_SIZE_mutex,
     wait_queue_entry = RAIO_SIZE_wait_queue_entry,
@@ -124,7 +121,6 @@ same_size! {
     xarray = RAIO_SIZE_xarray,
     ctl_table = RAIO_SIZE_ctl_table,
     file_operations = RAIO_SIZE_file_operations,
-    file_system_type = RAIO_SIZE_file_system_type,
     address_space_operations = RAIO_SIZE_address_space_operations,
     vm_operations_struct = RAIO_SIZE_vm_operations_struct,
     kmem_cache_args = RAIO_SIZE_kmem_cache_args,

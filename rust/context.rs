@@ -14,12 +14,14 @@
 //! 3. Who waits for events is woken and returns `EINVAL`.
 //! 4. `users` is killed. When the last caller has left, no request can be added: those in flight
 //!    that can be cancelled are, and `reqs` loses its initial reference.
-//! 5. When the last request has ended, nothing touches the memory of user space any more. The ring
-//!    and the context are freed, in process context, and what they were charged for is returned.
-//! 6. Who waits for the destroy is released.
+//! 5. When the last request has ended, nothing touches the memory of user space any more, and who
+//!    waits for the destroy is released.
+//! 6. When also the last mapping of the ring has gone, which is before that where the owner
+//!    destroys it, what the context was charged for is returned. After a grace period, off
+//!    everybody's way, a worker frees the ring and the context.
 //!
-//! One RCU grace period passes, in step 4, in which both counts become atomic. It is also the one
-//! that who looks up a context under RCU needs before the context may go.
+//! One RCU grace period passes in step 4, in which both counts become atomic. It is all that a
+//! destroy waits for when there are no requests.
 //!
 //! # Locks
 //!
@@ -35,10 +37,14 @@ use crate::{
     kernel_ext::{
         kmem_cache::KmemCache,
         mm,
+        module::ModulePin,
         percpu_ref::PercpuRef,
         pseudo_fs::PseudoFs,
-        user,
-        work_queue::OwnedQueue, //
+        rcu_work::{
+            OwnedQueue,
+            RcuWork, //
+        },
+        user, //
     },
     request::{
         Inflight,
@@ -63,7 +69,6 @@ use kernel::{
         rcu,
         Arc, //
     },
-    workqueue::Work,
 };
 
 pub(crate) use getevents::GetEvents;
@@ -78,6 +83,7 @@ use teardown::Siblings;
 pub(crate) struct Engine {
     pub(crate) requests: KmemCache<Request>,
     contexts: KmemCache<Kioctx>,
+    fs: PseudoFs,
     limits: Limits,
     free_queue: OwnedQueue,
 }
@@ -88,14 +94,16 @@ impl Engine {
         Ok(Self {
             requests: KmemCache::new(c"raio_kiocb")?,
             contexts: KmemCache::new(c"raio_kioctx")?,
+            fs: PseudoFs::new()?,
             limits: Limits::new()?,
             free_queue: OwnedQueue::new(c"raio_free")?,
         })
     }
 
-    /// Waits until every context that was destroyed is freed. There must be no open file left.
+    /// Waits until every context that was destroyed is freed. There must be no open file left, and
+    /// nothing that they left behind, see `teardown`.
     pub(crate) fn drain(&self) {
-        // Who let the last file's release go on may still be in our code, under RCU.
+        // Who let the last file's release go on may still be in our code, under RCU, about to queue.
         rcu::synchronize_rcu();
         self.free_queue.flush();
     }
@@ -108,8 +116,8 @@ const REQS: u64 = 1;
 ///
 /// # Invariants
 ///
-/// Once published, it is pinned in a box of its own that only [`teardown`] drops, when `reqs` has
-/// reached zero.
+/// Once published, it is pinned in a box of its own that only [`teardown`] drops, when `holds` has
+/// reached zero: one is for `reqs`, one for the mappings of the ring.
 #[pin_data(PinnedDrop)]
 pub(crate) struct Kioctx {
     #[pin]
@@ -123,12 +131,15 @@ pub(crate) struct Kioctx {
     /// Its number in the table. Relaxed: written before the context is published.
     id: Atomic<u32>,
     dead: Atomic<u32>,
+    holds: Atomic<u32>,
     inflight: Arc<Inflight>,
     siblings: Arc<Siblings>,
     #[pin]
-    free: Work<Kioctx>,
-    /// Dropped last.
-    _charge: Charge,
+    free: RcuWork<Kioctx>,
+    /// Returned by who gives up the last of `holds`.
+    charge: Option<Charge>,
+    /// If this is the last that its file has left behind. Dropped after all others.
+    left_behind: Option<ModulePin>,
 }
 
 /// A reference to a context for the length of a call: it can't go away, and requests can be added.
@@ -173,7 +184,6 @@ impl Drop for User {
 /// The contexts of one open file.
 pub(crate) struct Contexts {
     engine: Arc<Engine>,
-    fs: PseudoFs,
     siblings: Arc<Siblings>,
 }
 
@@ -182,7 +192,6 @@ impl Contexts {
     pub(crate) fn new(engine: Arc<Engine>) -> Result<Self> {
         Ok(Self {
             engine,
-            fs: PseudoFs::pin()?,
             siblings: Siblings::new()?,
         })
     }
@@ -233,9 +242,7 @@ impl Kioctx {
 #[pinned_drop]
 impl PinnedDrop for Kioctx {
     fn drop(self: Pin<&mut Self>) {
-        // One that was never published isn't counted, as it wasn't when it was made.
-        if self.ring.address() != 0 {
-            Counter::Frees.add(1);
-        }
+        // Who unmapped the ring may not have left our code yet.
+        mm::quiesce(&self.mm);
     }
 }

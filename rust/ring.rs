@@ -44,7 +44,7 @@ use crate::{
     },
     stats::Counter,
 };
-use core::{cell::UnsafeCell, mem::size_of, ptr::NonNull};
+use core::{cell::UnsafeCell, ffi::c_void, mem::size_of, ptr::NonNull};
 use kernel::{
     prelude::*,
     sync::{
@@ -75,19 +75,22 @@ pub(crate) type Event = bindings::io_event;
 const _: () = assert!(size_of::<Event>() == EVENT && size_of::<bindings::raio_ring>() == EVENT);
 const _: () = assert!(kernel::page::PAGE_SIZE == layout::PAGE);
 
-/// Who uses a ring, and wants to know when nobody can see it any more.
-pub(crate) trait RingUser: Send + Sync {
+/// Who uses a ring, and wants to know, once, when nobody can see it any more.
+#[derive(Clone, Copy)]
+pub(crate) struct RingUser {
+    /// What `unmapped` is called with.
+    pub(crate) who: NonNull<c_void>,
     /// The last mapping is gone. The lock that says who owns the ring's pages is held: this must
-    /// not sleep.
-    fn unmapped(&self);
+    /// not sleep. The ring stays until it is released.
+    pub(crate) unmapped: unsafe fn(NonNull<c_void>),
 }
 
 /// A ring.
 ///
 /// # Invariants
 ///
-/// * `user` is written before the ring is connected to its file, and points to something that lives
-///   until it is disconnected.
+/// * `user` and `mappings` are accessed under the lock that says who owns the pages. `user` lives
+///   until it was told.
 /// * `pages` is empty, or has `layout.pages()` folios. It changes only with both locks held.
 /// * `tail`, `posted.tail` and the header's `tail` of a ring with pages are the same whenever
 ///   `completion_lock` is free, but for what user space does to the last.
@@ -97,12 +100,11 @@ pub(crate) struct Ring {
     layout: Layout,
     file: PageFile<Ring>,
     pages: UnsafeCell<KVVec<OwnedFolio>>,
-    user: UnsafeCell<Option<NonNull<dyn RingUser>>>,
+    user: UnsafeCell<Option<RingUser>>,
     /// Where who made it sees it, 0 before it is published. Moved by `mremap(2)`. Relaxed: a value
     /// to compare with and to unmap at.
     address: Atomic<usize>,
-    /// Mappings of it, where one was split its parts. Changed under the lock that says who owns the
-    /// pages.
+    /// Mappings of it, where one was split its parts. Relaxed: see above.
     mappings: Atomic<u32>,
     /// Slots that nobody has claimed.
     available: Atomic<u32>,

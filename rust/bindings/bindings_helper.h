@@ -5,11 +5,11 @@
  * bindgen can't evaluate from their macros. The types of the kernel's own are
  * taken from kernel::bindings, never generated a second time.
  */
+#include <linux/anon_inodes.h>
 #include <linux/blkdev.h>
 #include <linux/fs.h>
 #include <linux/migrate.h>
 #include <linux/mman.h>
-#include <linux/pseudo_fs.h>
 #include <linux/slab.h>
 #include <linux/sysctl.h>
 #include <uapi/linux/raio.h>
@@ -73,11 +73,8 @@ RAIO_LAYOUT(vm_area_struct, vm_file);
 RAIO_LAYOUT(vm_area_struct, vm_mm);
 RAIO_LAYOUT(vm_area_struct, vm_ops);
 RAIO_LAYOUT(vfsmount, mnt_sb);
-RAIO_LAYOUT(file_system_type, name);
-RAIO_LAYOUT(file_system_type, init_fs_context);
-RAIO_LAYOUT(file_system_type, kill_sb);
-RAIO_LAYOUT(file_system_type, owner);
 RAIO_LAYOUT(kmem_cache_args, align);
+RAIO_LAYOUT(rcu_work, work);
 RAIO_LAYOUT(wait_queue_entry, func);
 RAIO_LAYOUT(ctl_table, procname);
 RAIO_LAYOUT(ctl_table, data);
@@ -91,7 +88,7 @@ RAIO_SIZE(kiocb);
 RAIO_SIZE(iov_iter);
 RAIO_SIZE(blk_plug);
 RAIO_SIZE(percpu_ref);
-RAIO_SIZE(work_struct);
+RAIO_SIZE(rcu_work);
 RAIO_SIZE(completion);
 RAIO_SIZE(mutex);
 RAIO_SIZE(wait_queue_entry);
@@ -99,7 +96,6 @@ RAIO_SIZE(wait_queue_head);
 RAIO_SIZE(xarray);
 RAIO_SIZE(ctl_table);
 RAIO_SIZE(file_operations);
-RAIO_SIZE(file_system_type);
 RAIO_SIZE(address_space_operations);
 RAIO_SIZE(vm_operations_struct);
 RAIO_SIZE(kmem_cache_args);

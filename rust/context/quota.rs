@@ -3,7 +3,7 @@
 //! What users may have of contexts, requests and ring memory, each of them and all together.
 //!
 //! A context is charged for before anything of it is made, and what it was charged for is returned
-//! when all of it is freed, by the drop of its [`Charge`]. What is over a limit is refused with
+//! when nothing can use it any more, by the drop of its [`Charge`]. What is over a limit is refused with
 //! `EAGAIN`. The memory itself is charged to the memory cgroup of the caller as it is allocated.
 //!
 //! Limits can be changed at any time in `/proc/sys/fs/raio`. One that is lower than what is in use
@@ -11,8 +11,8 @@
 //!
 //! # Locks
 //!
-//! `users`, a spin lock, in process context only. Nothing nests inside of it but the allocator's,
-//! to free.
+//! `users`, a spin lock with interrupts off. Nothing nests inside of it but the allocator's, to
+//! free.
 
 use crate::kernel_ext::{
     sysctl::{
@@ -23,7 +23,7 @@ use crate::kernel_ext::{
     task, //
 };
 use kernel::{
-    new_spinlock,
+    new_spinlock_irq,
     prelude::*,
     rbtree::{
         Entry,
@@ -36,7 +36,7 @@ use kernel::{
             Relaxed, //
         },
         Arc,
-        SpinLock, //
+        SpinLockIrq, //
     },
 };
 
@@ -93,7 +93,7 @@ pub(super) struct Quota {
     resources: [Resource; 3],
     /// By user id.
     #[pin]
-    users: SpinLock<RBTree<u32, Amounts>>,
+    users: SpinLockIrq<RBTree<u32, Amounts>>,
 }
 
 impl Quota {
@@ -106,7 +106,7 @@ impl Quota {
                     Resource::new(BYTES_PER_REQUEST),
                     Resource::new(BYTES_PER_RING_BYTE),
                 ],
-                users <- new_spinlock!(RBTree::new(), "raio_users"),
+                users <- new_spinlock_irq!(RBTree::new(), "raio_users"),
             }),
             GFP_KERNEL,
         )
@@ -165,7 +165,7 @@ impl Quota {
     }
 }
 
-/// What a context was charged for, returned on drop. Not to be dropped in atomic context.
+/// What a context was charged for, returned on drop. Any context.
 pub(super) struct Charge {
     quota: Arc<Quota>,
     user: u32,

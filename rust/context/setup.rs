@@ -14,7 +14,8 @@ use crate::{
     abi,
     kernel_ext::{
         mm,
-        percpu_ref::PercpuRef, //
+        percpu_ref::PercpuRef,
+        rcu_work::RcuWork, //
     },
     request::Inflight,
     ring::{
@@ -32,7 +33,6 @@ use kernel::{
             Relaxed, //
         }, //
     },
-    workqueue::new_work,
 };
 
 /// A context that was made, for its maker to be told of. It is there for everybody else already.
@@ -74,7 +74,7 @@ impl Contexts {
         let charge = quota.charge(layout.capacity() as usize, layout.bytes())?;
         let inflight = Inflight::new()?;
         let ours = inflight.clone_arc();
-        let owner = RingOwner::new(&self.fs, layout)?;
+        let owner = RingOwner::new(&self.engine.fs, layout)?;
         let ring = owner.share();
         let ctx = self.engine.contexts.alloc()?;
         let ctx = ctx.write_pin_init(try_pin_init!(Kioctx {
@@ -85,17 +85,19 @@ impl Contexts {
             mm,
             id: Atomic::new(0),
             dead: Atomic::new(0),
+            holds: Atomic::new(2),
             inflight: ours,
             siblings: self.siblings.clone(),
-            free <- new_work!("raio_free"),
-            _charge: charge,
+            free <- RcuWork::new(),
+            charge: Some(charge),
+            left_behind: None,
         }? Error))?;
 
         // Declared after `ctx`: when something fails, the lock is free before the ring is freed.
         let setup = ring.begin_setup();
         setup.populate()?;
         let mapping = Mapping {
-            addr: setup.map()?,
+            addr: setup.map(&ctx.ring)?,
             len: layout.bytes(),
         };
         let handle = mapping.addr;
@@ -109,15 +111,18 @@ impl Contexts {
         core::mem::forget(mapping);
         self.siblings.enter(inflight);
         Counter::Setups.add(1);
-        // SAFETY: The ring is owned by the context, which is pinned, so it lives as long.
-        unsafe { setup.connect(&ctx.ring, NonNull::<Kioctx>::from(&*ctx)) };
-        setup.publish(id, handle);
         // SAFETY: It isn't moved: only its owner changes.
-        let ctx = KBox::leak(unsafe { Pin::into_inner_unchecked(ctx) });
+        let ctx = NonNull::from(KBox::leak(unsafe { Pin::into_inner_unchecked(ctx) }));
         // SAFETY: From here on it is only dropped in `teardown`, a grace period after it was taken
-        // out of the table.
+        // out of the table, and not before it was told that the ring is unmapped.
         // INVARIANT: As `Kioctx` asks for.
-        unsafe { place.publish(NonNull::from(ctx)) };
+        unsafe {
+            place.publish(ctx);
+            if !setup.publish(id, handle, Kioctx::ring_user(ctx)) {
+                // Another thread was quick. `user` keeps it.
+                Kioctx::unmapped(ctx.cast());
+            }
+        }
         Ok(Made {
             ctx: user,
             handle,

@@ -31,17 +31,22 @@ use crate::{
         },
         id_table::IdTable,
         mm,
+        module::ModulePin,
         percpu_ref::{
             HasPercpuRef,
             PercpuRef, //
         },
-        task,
+        rcu_work::{
+            HasRcuWork,
+            RcuWork, //
+        },
+        task, //
     },
     request::Inflight,
     ring::RingUser,
     stats::Counter,
 };
-use core::{mem::offset_of, ptr::NonNull};
+use core::{ffi::c_void, mem::offset_of, ptr::NonNull};
 use kernel::{
     list::{
         List,
@@ -57,10 +62,6 @@ use kernel::{
         rcu,
         Arc,
         SpinLockIrq, //
-    },
-    workqueue::{
-        impl_has_work,
-        WorkItem, //
     },
 };
 
@@ -88,41 +89,20 @@ unsafe impl HasPercpuRef<REQS> for Kioctx {
 
     /// The last request has ended.
     unsafe fn released(this: NonNull<Self>) {
-        // SAFETY: Alive, as the trait says.
-        let ctx = unsafe { this.as_ref() };
-        let engine = ctx.engine.clone();
-        // SAFETY: A published context is in a box of its own that nobody else drops. Nobody uses
-        // it: callers and requests are gone; who looks things up found it before it was taken out
-        // of the table, and a grace period has passed since, in which `users` became atomic.
-        let ctx = unsafe { Pin::new_unchecked(KBox::from_raw(this.as_ptr())) };
-        engine.free_queue.enqueue(ctx);
+        // SAFETY: Alive, for we have the hold that stands for `reqs`.
+        unsafe {
+            let inflight = this.as_ref().inflight.clone();
+            let siblings = this.as_ref().siblings.clone();
+            Kioctx::let_go(this);
+            inflight.end();
+            siblings.leave(&inflight);
+        }
     }
 }
 
-impl_has_work! {
-    impl HasWork<Self> for Kioctx { self.free }
-}
-
-impl WorkItem for Kioctx {
-    type Pointer = Pin<KBox<Self>>;
-
-    /// Freed in process context, which the pages of the ring need. Who waits finds all of it freed.
-    fn run(this: Self::Pointer) {
-        let (inflight, siblings) = (this.inflight.clone(), this.siblings.clone());
-        drop(this);
-        inflight.end();
-        siblings.leave(&inflight);
-    }
-}
-
-impl RingUser for Kioctx {
-    /// Without the ring there is no handle, so nobody can use the context any more. So ends that of
-    /// a process which has ended, or runs another program, whoever else has the file.
-    fn unmapped(&self) {
-        // No reference of our own is needed: the ring is disconnected, under the lock that is held,
-        // before any of the context goes. It can only fail for one that ends already.
-        let _ = self.kill();
-    }
+// SAFETY: The offset of a field of that type.
+unsafe impl HasRcuWork for Kioctx {
+    const OFFSET: usize = offset_of!(Kioctx, free);
 }
 
 /// What the contexts of an open file share: the table in which they are found, and those with
@@ -138,9 +118,14 @@ pub(super) struct Siblings {
 }
 
 struct Live {
+    /// Those with requests in flight, or that may get some.
     contexts: List<Inflight>,
+    /// How many are held, by requests or by mappings.
+    held: usize,
     /// There will be no more.
     closed: bool,
+    /// Set when the file is gone and some are still held.
+    left_behind: Option<ModulePin>,
 }
 
 impl Siblings {
@@ -151,7 +136,9 @@ impl Siblings {
                 live <- new_spinlock_irq!(
                     Live {
                         contexts: List::new(),
+                        held: 0,
                         closed: false,
+                        left_behind: None,
                     },
                     "raio_live"
                 ),
@@ -162,7 +149,29 @@ impl Siblings {
     }
 
     pub(super) fn enter(&self, inflight: ListArc<Inflight>) {
-        self.live.lock().contexts.push_back(inflight);
+        let mut live = self.live.lock();
+        live.contexts.push_back(inflight);
+        live.held += 1;
+    }
+
+    /// One is held no more. Returns what the last one that the file has left behind has to drop,
+    /// when it is freed.
+    fn unheld(&self) -> Option<ModulePin> {
+        let mut live = self.live.lock();
+        live.held -= 1;
+        if live.held == 0 {
+            live.left_behind.take()
+        } else {
+            None
+        }
+    }
+
+    /// The file goes. If contexts are still held, they keep the module from now on.
+    fn leave_behind(&self) {
+        let mut live = self.live.lock();
+        if live.held > 0 {
+            live.left_behind = Some(ModulePin::new());
+        }
     }
 
     fn leave(&self, inflight: &Inflight) {
@@ -248,10 +257,61 @@ impl Contexts {
         }
         self.siblings.close();
         let _ = wait(&self.siblings.all_ended, || self.siblings.oldest());
+        self.siblings.leave_behind();
     }
 }
 
 impl Kioctx {
+    /// Has the ring tell when it is unmapped. `this` must be published, or be so before the ring is.
+    pub(super) fn ring_user(this: NonNull<Self>) -> RingUser {
+        RingUser {
+            who: this.cast(),
+            unmapped: Self::unmapped,
+        }
+    }
+
+    /// Without the ring there is no handle, so nobody can use the context any more. So ends that of
+    /// a process which has ended, or runs another program, whoever else has the file.
+    ///
+    /// # Safety
+    ///
+    /// `this` must be a published context, the mappings' hold the caller's, who keeps it alive by
+    /// other means until this returns.
+    pub(super) unsafe fn unmapped(this: NonNull<c_void>) {
+        let this = this.cast::<Self>();
+        // SAFETY: As the caller says.
+        unsafe {
+            // It can only fail for one that ends already.
+            let _ = this.as_ref().kill();
+            Self::let_go(this);
+        }
+    }
+
+    /// Gives up one of two holds. The last returns what was charged and has the context freed. Any
+    /// context.
+    ///
+    /// # Safety
+    ///
+    /// The hold must be the caller's.
+    unsafe fn let_go(this: NonNull<Self>) {
+        // Full: what the other did with the context comes before its end.
+        // SAFETY: Alive, for the caller has a hold.
+        if unsafe { this.as_ref() }.holds.fetch_sub(1u32, Full) != 1 {
+            return;
+        }
+        // SAFETY: A published context is in a box of its own that nobody else drops. Nobody uses
+        // it: callers, requests and mappings are gone (who unmaps it holds the lock that the free
+        // of the ring takes first); who looks things up found it before it was taken out of the
+        // table, and a grace period has passed since, in which `users` became atomic.
+        let mut ctx = unsafe { KBox::from_raw(this.as_ptr()) };
+        let engine = ctx.engine.clone();
+        Counter::Frees.add(1);
+        ctx.charge = None;
+        ctx.left_behind = ctx.siblings.unheld();
+        // SAFETY: It wasn't moved.
+        RcuWork::drop_later(unsafe { Pin::new_unchecked(ctx) }, &engine.free_queue);
+    }
+
     /// Steps 1 to 4 of the end. `EINVAL` if it has begun already. Doesn't sleep.
     fn kill(&self) -> Result {
         // Full: who is woken below sees it, see `is_dead`.

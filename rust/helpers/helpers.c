@@ -9,6 +9,7 @@
 #include <linux/highmem.h>
 #include <linux/ioprio.h>
 #include <linux/mm.h>
+#include <linux/mmap_lock.h>
 #include <linux/percpu.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
@@ -59,6 +60,11 @@ struct workqueue_struct *raio_alloc_workqueue(const char *name)
 	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
 }
 
+void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func)
+{
+	INIT_RCU_WORK(rwork, func);
+}
+
 /* An id of which xa_load() says NULL until something is stored there. */
 int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max)
 {
@@ -68,6 +74,12 @@ int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max)
 struct mm_struct *raio_current_mm(void)
 {
 	return current->mm;
+}
+
+void raio_mm_quiesce(struct mm_struct *mm)
+{
+	mmap_write_lock(mm);
+	mmap_write_unlock(mm);
 }
 
 bool raio_task_killed(void)
@@ -132,6 +144,18 @@ int raio_schedule_until(ktime_t *expires)
 {
 	return schedule_hrtimeout_range(expires, current->timer_slack_ns,
 					HRTIMER_MODE_ABS);
+}
+
+struct vfsmount *raio_file_mount(struct file *file)
+{
+	return file->f_path.mnt;
+}
+
+/* Gives it the operations that new inodes have, which are the kernel's own. */
+void raio_file_disown(struct file *file)
+{
+	file->f_mapping->a_ops = &empty_aops;
+	WRITE_ONCE(file->f_op, file_inode(file)->i_fop);
 }
 
 /* A new, zeroed, unlocked page of the ring, with a reference for us. */

@@ -47,10 +47,15 @@ void raio_percpu_ref_get_many(struct percpu_ref *ref, unsigned long n);
 void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n);
 
 struct workqueue_struct *raio_alloc_workqueue(const char *name);
+void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func);
 
 int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max);
 
 struct mm_struct *raio_current_mm(void);
+struct vfsmount *raio_file_mount(struct file *file);
+void raio_file_disown(struct file *file);
+
+void raio_mm_quiesce(struct mm_struct *mm);
 bool raio_task_killed(void);
 uid_t raio_charged_user(void);
 size_t raio_ram_bytes(void);

@@ -30,6 +30,13 @@ pub(crate) fn is_current(mm: &Mm) -> bool {
     ptr::eq(mm.as_raw(), unsafe { bindings::raio_current_mm() })
 }
 
+/// Returns when nobody changes the mappings of that address space any more who did when this was
+/// called. Takes `mmap_lock`.
+pub(crate) fn quiesce(mm: &Mm) {
+    // SAFETY: Alive, and its lock may be taken also when nobody uses it any more.
+    unsafe { bindings::raio_mm_quiesce(mm.as_raw()) }
+}
+
 /// Unmaps `len` bytes at `addr` from the current process, which must have an address space. That
 /// nothing is mapped there any more is not an error.
 pub(crate) fn unmap(addr: usize, len: usize) {

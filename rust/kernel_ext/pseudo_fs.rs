@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A file system of the module's own that is never mounted by anybody else, and files on it that
-//! consist of pages which user space maps and the kernel may move.
+//! Files that nobody opens, and that consist of pages which user space maps and the kernel may move.
 //!
-//! C headers: `include/linux/pseudo_fs.h`, `include/linux/pagemap.h`, `include/linux/migrate.h`.
+//! C headers: `include/linux/anon_inodes.h`, `include/linux/pagemap.h`, `include/linux/migrate.h`.
 //!
 //! # Who keeps the module
 //!
-//! The superblock owns a reference on the module (`file_system_type::owner`) and every file one on
-//! the mount. So the code of the callbacks here is there for as long as any file is, also when it
-//! is only a mapping in some process that has closed all else, and until the very end of
-//! `__fput()`. The file operations own none: taking it for each file would drop it too early.
+//! Not the files. They are on a file system of the kernel's own, and when a [`PageFile`] is dropped
+//! what is left of it refers to nothing of the module any more, since the last reference may be
+//! that of a task which has just unmapped it, and be given up at any time. So no file keeps
+//! `rmmod` waiting. While there are mappings, which do refer to the module, their owner keeps it,
+//! see [`PageOwner`].
 //!
 //! # Locks
 //!
@@ -21,7 +21,7 @@
 
 use super::folio::OwnedFolio;
 use crate::bindings;
-use core::{cell::UnsafeCell, marker::PhantomData, mem::ManuallyDrop, ptr, ptr::NonNull};
+use core::{marker::PhantomData, ptr, ptr::NonNull};
 use kernel::{
     error::{
         from_err_ptr,
@@ -41,67 +41,55 @@ use kernel::{
     },
 };
 
-/// The file system type, its mount and the count of its users.
-struct Registered {
-    fs_type: UnsafeCell<bindings::file_system_type>,
-    mount: UnsafeCell<*mut bindings::vfsmount>,
-    users: UnsafeCell<ffi::c_int>,
-}
-
-// SAFETY: The C side serialises all access: `simple_pin_fs()` and `simple_release_fs()` have a lock
-// for the mount and the count, the type is only handed to it.
-unsafe impl Sync for Registered {}
-
-static FS: Registered = Registered {
-    fs_type: UnsafeCell::new(bindings::file_system_type {
-        name: kernel::str::as_char_ptr_in_const_context(c"raio"),
-        owner: kernel::module::this_module::<crate::LocalModule>().as_ptr(),
-        init_fs_context: Some(init_fs_context),
-        kill_sb: Some(bindings::kill_anon_super),
-        ..pin_init::zeroed()
-    }),
-    mount: UnsafeCell::new(ptr::null_mut()),
-    users: UnsafeCell::new(0),
-};
-
-/// # Safety
-///
-/// To be called by the C side only, with a file system context to fill in.
-unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> ffi::c_int {
-    // SAFETY: `fc` is a context that is being set up.
-    if unsafe { bindings::init_pseudo(fc, bindings::RAIO_RING_MAGIC as usize) }.is_null() {
-        return ENOMEM.to_errno();
-    }
-    0
-}
-
-/// Keeps the file system mounted.
+/// Where the files are: the file system of anonymous inodes, kept by a file on it.
 ///
 /// # Invariants
 ///
-/// It stands for one `simple_pin_fs()` of [`FS`], so `FS.mount` is valid and doesn't change.
-pub(crate) struct PseudoFs(());
+/// The file is one that `anon_inode_getfile()` returned, and `self` owns a reference to it.
+pub(crate) struct PseudoFs(NonNull<bindings::file>);
+
+// SAFETY: Only the mount and the superblock are read, which don't change.
+unsafe impl Send for PseudoFs {}
+// SAFETY: As above.
+unsafe impl Sync for PseudoFs {}
 
 impl PseudoFs {
-    /// Mounts the file system unless it is. Fails with `ENOMEM`.
-    pub(crate) fn pin() -> Result<Self> {
-        // SAFETY: The three belong together and are never used otherwise.
-        to_result(unsafe {
-            bindings::simple_pin_fs(FS.fs_type.get(), FS.mount.get(), FS.users.get())
+    const FILE_OPS: bindings::file_operations = pin_init::zeroed();
+
+    /// Fails with `ENOMEM`, `ENFILE`.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: Name and operations are constants.
+        let file = from_err_ptr(unsafe {
+            bindings::anon_inode_getfile(
+                c"[raio]".as_char_ptr(),
+                &Self::FILE_OPS,
+                ptr::null_mut(),
+                bindings::O_RDWR as ffi::c_int,
+            )
         })?;
-        // INVARIANT: Just pinned.
-        Ok(Self(()))
+        // INVARIANT: Just made.
+        // SAFETY: Not an error, so not null.
+        Ok(Self(unsafe { NonNull::new_unchecked(file) }))
+    }
+
+    fn mount(&self) -> *mut bindings::vfsmount {
+        // SAFETY: A live file, by the type invariant, whose path doesn't change.
+        unsafe { bindings::raio_file_mount(self.0.as_ptr()) }
     }
 }
 
 impl Drop for PseudoFs {
     fn drop(&mut self) {
-        // SAFETY: Undoes the pin that `self` stands for.
-        unsafe { bindings::simple_release_fs(FS.mount.get(), FS.users.get()) }
+        // Now and not when the task returns to user space, for its operations may be gone by then.
+        // SAFETY: The reference is ours, by the type invariant. No lock is held.
+        unsafe { bindings::__fput_sync(self.0.as_ptr()) }
     }
 }
 
 /// Who has the pages of a [`PageFile`].
+///
+/// As long as there are mappings it must see to it that the module stays, and after the last one has
+/// gone until `mm::quiesce()` has returned.
 pub(crate) trait PageOwner: Send + Sync + Sized + 'static {
     /// The kernel wants to move a page. An error leaves it where it is.
     ///
@@ -130,7 +118,7 @@ pub(crate) trait PageOwner: Send + Sync + Sized + 'static {
 /// null or points to the `T` of an [`Arc`] that isn't dropped before `i_private` is null again;
 /// both only change under its mapping's `i_private_lock`.
 pub(crate) struct PageFile<T> {
-    file: ManuallyDrop<ARef<File>>,
+    file: ARef<File>,
     _owner: PhantomData<T>,
 }
 
@@ -158,17 +146,16 @@ impl<T: PageOwner> PageFile<T> {
     };
 
     /// A file of `pages` pages, none of which is there yet. Fails with `ENOMEM`.
-    pub(crate) fn new(_fs: &PseudoFs, name: &'static CStr, pages: usize) -> Result<Self> {
-        // SAFETY: `_fs` keeps the mount.
-        let mount = unsafe { *FS.mount.get() };
-        // SAFETY: As above.
+    pub(crate) fn new(fs: &PseudoFs, name: &'static CStr, pages: usize) -> Result<Self> {
+        let mount = fs.mount();
+        // SAFETY: `fs` keeps the mount.
         let inode = from_err_ptr(unsafe { bindings::alloc_anon_inode((*mount).mnt_sb) })?;
         // SAFETY: The inode is new and only ours. The operations are constants.
         unsafe {
             (*(*inode).i_mapping).a_ops = &Self::PAGE_OPS;
             (*inode).i_size = (pages << kernel::page::PAGE_SHIFT) as i64;
         }
-        // SAFETY: The inode is ours to give away, the mount is kept by `_fs`, the name and the
+        // SAFETY: The inode is ours to give away, the mount is kept by `fs`, the name and the
         // operations are constants.
         let file = from_err_ptr(unsafe {
             bindings::alloc_file_pseudo(
@@ -187,7 +174,7 @@ impl<T: PageOwner> PageFile<T> {
         Ok(Self {
             // SAFETY: `alloc_file_pseudo` gave us the reference, and no thread is in the middle of
             // using the position of a file that has no descriptor.
-            file: ManuallyDrop::new(unsafe { ARef::from_raw(NonNull::new_unchecked(file.cast())) }),
+            file: unsafe { ARef::from_raw(NonNull::new_unchecked(file.cast())) },
             _owner: PhantomData,
         })
     }
@@ -230,6 +217,12 @@ impl<T: PageOwner> PageFile<T> {
                 NonNull::new(*slot).map(|owner| Arc::from(ArcBorrow::from_raw(owner.as_ptr())))
             })
         }
+    }
+
+    /// Runs `f` while the owner isn't told of mappings.
+    pub(crate) fn exclusively<R>(&self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: `self.file` lives.
+        unsafe { Self::with_owner(self.mapping(), |_| f()) }
     }
 
     /// From now on `owner` is asked before a page is moved, and told of mappings; until now none is
@@ -397,12 +390,9 @@ impl<T: PageOwner> PageFile<T> {
 
 impl<T> Drop for PageFile<T> {
     fn drop(&mut self) {
-        // SAFETY: It isn't used after this.
-        let file = ARef::into_raw(unsafe { ManuallyDrop::take(&mut self.file) });
-        // At once, not some time after a worker has returned: the file keeps the module.
-        // SAFETY: The reference was ours. No lock is held that the end of a file of this file
-        // system could need.
-        unsafe { bindings::__fput_sync(file.as_ptr().cast()) }
+        // SAFETY: A live file. It has no pages and no mappings any more, so nobody uses its
+        // operations.
+        unsafe { bindings::raio_file_disown(self.file.as_ptr()) }
     }
 }
 

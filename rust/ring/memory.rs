@@ -25,20 +25,18 @@ use kernel::{
 
 impl PageOwner for Ring {
     fn mapped(&self) {
-        // Relaxed: only accessed under the lock that the caller holds.
         self.mappings.add(1u32, Relaxed);
     }
 
     fn unmapped(&self) {
-        // Relaxed: as above.
         if self.mappings.fetch_sub(1u32, Relaxed) != 1 {
             return;
         }
-        // SAFETY: By the type invariant it isn't written any more, and what it points to lives:
-        // the ring is connected, and stays so for as long as the caller holds the lock.
-        if let Some(user) = unsafe { *self.user.get() } {
-            // SAFETY: As above.
-            unsafe { user.as_ref() }.unmapped();
+        // SAFETY: The caller holds the lock that guards it, and it lives until it is told here.
+        unsafe {
+            if let Some(user) = (*self.user.get()).take() {
+                (user.unmapped)(user.who);
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
         wait::LevelQueue, //
     },
 };
-use core::{cell::UnsafeCell, mem::offset_of, ops::Deref, ptr::NonNull};
+use core::{cell::UnsafeCell, mem::offset_of, ops::Deref};
 use kernel::{
     new_spinlock_irq,
     prelude::*,
@@ -42,7 +42,7 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// The ring is connected to its file until it is disconnected on drop.
+/// The ring is connected to its file from when it is mapped until it is disconnected on drop.
 pub(crate) struct RingOwner(Arc<Ring>);
 
 impl RingOwner {
@@ -56,8 +56,7 @@ impl RingOwner {
                 pages: UnsafeCell::new(KVVec::new()),
                 user: UnsafeCell::new(None),
                 address: Atomic::new(0),
-                // That of who makes it, which it isn't told of.
-                mappings: Atomic::new(1),
+                mappings: Atomic::new(0),
                 available: Atomic::new(layout.capacity()),
                 tail: Atomic::new(0),
                 ring_lock <- KillableMutex::new(c"raio_ring_lock", static_lock_class!()),
@@ -155,30 +154,34 @@ impl RingSetup<'_> {
         Ok(())
     }
 
-    /// From now on pages may be moved (not before `ring_lock` is free), and `user` is told when the
-    /// last mapping is gone.
-    ///
-    /// # Safety
-    ///
-    /// `owner` must be of this ring, and `user` live for as long as `owner` does.
-    pub(crate) unsafe fn connect(&self, owner: &RingOwner, user: NonNull<dyn RingUser>) {
-        // SAFETY: It isn't connected yet, so nobody else accesses it.
-        unsafe { *owner.user.get() = Some(user) };
-        // SAFETY: `RingOwner::drop` disconnects it before it drops the reference, and before what
-        // the caller promises ends.
-        unsafe { owner.file.connect(&owner.0) }
-    }
-
     /// Maps it for the current process and returns the address. Fails as `mmap(2)` does.
-    pub(crate) fn map(&self) -> Result<usize> {
+    pub(crate) fn map(&self, owner: &RingOwner) -> Result<usize> {
+        // SAFETY: `RingOwner::drop` disconnects it before it drops the reference. (Nothing is moved
+        // while `ring_lock` is held.)
+        unsafe { owner.file.connect(&owner.0) };
         let ring = self.locked.ring;
         ring.file.map(ring.layout.bytes())
     }
 
     /// Writes the id and the address, the last things that are missing, and lets go of `ring_lock`.
-    pub(crate) fn publish(self, id: u32, address: usize) {
+    /// From now on pages may be moved, and `user` is told when the last mapping is gone. False if it
+    /// is gone already, and `user` won't be told.
+    ///
+    /// # Safety
+    ///
+    /// `user` must live until it is told.
+    pub(crate) unsafe fn publish(self, id: u32, address: usize, user: RingUser) -> bool {
         self.write(offset_of!(bindings::raio_ring, id), id);
-        self.locked.ring.address.store(address, Relaxed);
+        let ring = self.locked.ring;
+        ring.address.store(address, Relaxed);
+        ring.file.exclusively(|| {
+            let mapped = ring.mappings.load(Relaxed) != 0;
+            if mapped {
+                // SAFETY: The lock that guards it is held.
+                unsafe { *ring.user.get() = Some(user) };
+            }
+            mapped
+        })
     }
 
     fn write(&self, offset: usize, value: u32) {

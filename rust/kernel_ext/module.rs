@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Keeping this module from being removed.
+//!
+//! C header: `include/linux/module.h`.
+
+use crate::bindings;
+use kernel::module::this_module;
+
+/// Keeps the module. To be dropped by code that the module's exit waits for: with the last one, the
+/// exit may begin.
+///
+/// # Invariants
+///
+/// Owns a reference to the module.
+pub(crate) struct ModulePin(());
+
+impl ModulePin {
+    /// To be called while something else keeps the module.
+    pub(crate) fn new() -> Self {
+        // INVARIANT: The reference that is taken here.
+        // SAFETY: The module is there, for this is its code.
+        unsafe { bindings::__module_get(this_module::<crate::LocalModule>().as_ptr()) }
+        Self(())
+    }
+}
+
+impl Drop for ModulePin {
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours, by the type invariant.
+        unsafe { bindings::module_put(this_module::<crate::LocalModule>().as_ptr()) }
+    }
+}
