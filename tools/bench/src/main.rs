@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `raio-bench`: measures raio beside its peers, in pairs.
+//!
+//! Both sides of a pair run right after each other, in turns first, and what
+//! counts is the median of the pairs' ratios: on a machine that others use as
+//! well, times alone say little. In a guest whose clock counts instructions
+//! (`scripts/guest --icount`) the nanoseconds are instructions.
+
+mod lifetimes;
+mod pairs;
+mod peers;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Measures raio beside its peers, in pairs.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Set-up and destroy of contexts, and the exit of who has many, beside
+    /// kernel AIO
+    Lifetimes(lifetimes::Args),
+}
+
+fn main() -> ExitCode {
+    let Bench::Lifetimes(args) = Args::parse().bench;
+    match lifetimes::run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("raio-bench: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Threads that use a context in the one way that they are told, until it is
+//! gone. There is one on each processor. Who ambushes it ends the context:
+//! from another processor, at the same time; or from the same one as a thread
+//! that takes the processor in the middle of the call.
+
+use crate::{
+    context::{Context, NOWHERE},
+    counters::Count,
+    ops::{Prey, Request, BATCH},
+    report::Checked,
+    sys,
+    testdev::Command,
+    world::World,
+};
+use raio::{raw, sys as abi};
+use std::{
+    hint,
+    sync::{
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc::{self, Receiver, Sender},
+        Arc, Mutex,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// After so long a context that was ended must be seen to have.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// What a victim is told.
+pub struct Task {
+    /// What to use.
+    pub context: Arc<Context>,
+    /// How.
+    pub prey: Prey,
+    /// It is about to.
+    pub started: AtomicBool,
+    /// The context ends now, for who does it at the same time.
+    pub now: AtomicBool,
+    /// It won't use it any more.
+    pub done: AtomicBool,
+}
+
+impl Task {
+    /// To use `context`.
+    pub fn new(context: Arc<Context>, prey: Prey) -> Arc<Self> {
+        Arc::new(Self {
+            context,
+            prey,
+            started: AtomicBool::new(false),
+            now: AtomicBool::new(false),
+            done: AtomicBool::new(false),
+        })
+    }
+}
+
+/// The way to a victim.
+pub struct Victim {
+    tasks: Sender<Arc<Task>>,
+    ours: Mutex<Option<Receiver<Arc<Task>>>>,
+}
+
+impl Victim {
+    /// Nobody yet.
+    pub fn new() -> Self {
+        let (tasks, ours) = mpsc::channel();
+        Self {
+            tasks,
+            ours: Mutex::new(Some(ours)),
+        }
+    }
+
+    /// Gives it something to do, when it has done what it has.
+    pub fn give(&self, task: &Arc<Task>) {
+        // It never ends.
+        let _ = self.tasks.send(Arc::clone(task));
+    }
+}
+
+/// Spins a little, then lets others run.
+fn spin(until: impl Fn() -> bool) {
+    for n in 0u32.. {
+        if until() {
+            return;
+        }
+        if n % 4096 == 4095 {
+            thread::yield_now();
+        }
+        hint::spin_loop();
+    }
+}
+
+/// Starts the victims.
+///
+/// # Errors
+///
+/// Those of a thread.
+pub fn start(world: &Arc<World>) -> std::io::Result<()> {
+    for (n, processor) in world.processors.iter().copied().enumerate() {
+        let world = Arc::clone(world);
+        thread::Builder::new()
+            .name(format!("victim{n}"))
+            .stack_size(128 << 10)
+            .spawn(move || {
+                let Some(tasks) = crate::world::lock(&world.victims[n].ours).take() else {
+                    return;
+                };
+                sys::run_on(processor);
+                while let Ok(task) = tasks.recv() {
+                    if let Err(e) = run(&world, &task, n as u32) {
+                        let whence = format!("victim {n}, {:?}", task.prey);
+                        world.report.fail(&whence, &e);
+                    }
+                    task.done.store(true, SeqCst);
+                }
+            })?;
+    }
+    Ok(())
+}
+
+fn run(world: &World, task: &Task, n: u32) -> Checked {
+    let context = &task.context;
+    let start = Instant::now();
+    task.started.store(task.prey != Prey::Destroy, SeqCst);
+    match task.prey {
+        Prey::LookUp => while look_up(context, start)? {},
+        Prey::Submit => while submit(world, context, n, start)? {},
+        Prey::Wait => wait(world, context)?,
+        Prey::Destroy => {
+            // Nobody else shall be run here when it is time.
+            sys::urgent(world.processors.len() > 1);
+            task.started.store(true, SeqCst);
+            spin(|| task.now.load(SeqCst));
+            let destroyed = context.destroy(0, &world.own, &world.counters);
+            sys::urgent(false);
+            destroyed?;
+        }
+        Prey::Complete => complete(world, context)?,
+    }
+    world.counters.count(Count::Ambushes);
+    Ok(())
+}
+
+/// The call that does the least with a context. Says whether it is there.
+fn look_up(context: &Context, start: Instant) -> Checked<bool> {
+    let descriptor = context.file.via(0);
+    for _ in 0..64 {
+        let mut arg = abi::raio_submit {
+            ctx: context.handle(),
+            iocbs: NOWHERE,
+            ..Default::default()
+        };
+        // SAFETY: nothing is submitted.
+        match unsafe { raw::submit(descriptor.number, &mut arg) } {
+            Ok(0) => {}
+            Err(e) if sys::errno(&e) == libc::EINVAL && context.is_ending() => return Ok(false),
+            other => return Err(format!("submit of nothing: {other:?}")),
+        }
+    }
+    on_time(start)?;
+    Ok(true)
+}
+
+fn on_time(start: Instant) -> Checked {
+    if start.elapsed() > LONGEST {
+        return Err("a context that was destroyed is still there".to_owned());
+    }
+    Ok(())
+}
+
+fn submit(world: &World, context: &Context, n: u32, start: Instant) -> Checked<bool> {
+    const REQUEST: Request = Request::Read {
+        device: 0,
+        block: 0,
+        blocks: 1,
+    };
+    let list = context.prepare(
+        &[REQUEST; BATCH / 4],
+        n,
+        &world.once,
+        &world.devices,
+        &world.own,
+    );
+    if !context.submit(0, &list, &world.own, &world.counters)? {
+        return Ok(false);
+    }
+    let mut events = [abi::io_event::default(); BATCH];
+    let zero = abi::__kernel_timespec::default();
+    let mut arg = abi::raio_getevents {
+        ctx: context.handle(),
+        nr: BATCH as i64,
+        events: events.as_mut_ptr().expose_provenance() as u64,
+        timeout: (&raw const zero).expose_provenance() as u64,
+        ..Default::default()
+    };
+    // SAFETY: there is room for as many events.
+    match unsafe { raw::getevents(context.file.via(0).number, &mut arg) } {
+        Ok(got) => {
+            for event in &events[..got as usize] {
+                context.event(event, &world.own, &world.counters)?;
+            }
+        }
+        Err(e) if sys::errno(&e) == libc::EINVAL && context.is_ending() => return Ok(false),
+        Err(e) => return Err(format!("getevents without waiting: {e}")),
+    }
+    on_time(start)?;
+    Ok(true)
+}
+
+/// The device whose requests are cancelled and ended at the same time.
+pub const RACED: u8 = 1;
+
+/// Waits until requests begin to be cancelled, and ends the rest. Others may
+/// have their requests on that device, too.
+fn complete(world: &World, context: &Context) -> Checked {
+    let error = |e: std::io::Error| format!("the control device: {e}");
+    let before = world.control.cancelled(RACED).map_err(error)?;
+    while !context.was_destroyed() {
+        if world.control.cancelled(RACED).map_err(error)? != before {
+            // One by one: both begin with the oldest that is left.
+            for _ in 0..64 {
+                world
+                    .control
+                    .tell(RACED, Command::Complete(1))
+                    .map_err(error)?;
+                if context.was_destroyed() {
+                    break;
+                }
+            }
+            world.counters.count(Count::Races);
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Waits for events until there can't be any.
+fn wait(world: &World, context: &Context) -> Checked {
+    let mut events = [abi::io_event::default(); BATCH];
+    loop {
+        let mut arg = abi::raio_getevents {
+            ctx: context.handle(),
+            min_nr: BATCH as i64,
+            nr: BATCH as i64,
+            events: events.as_mut_ptr().expose_provenance() as u64,
+            ..Default::default()
+        };
+        // SAFETY: there is room for as many events.
+        match unsafe { raw::getevents(context.file.via(0).number, &mut arg) } {
+            Ok(got @ 1..) => {
+                for event in &events[..got as usize] {
+                    context.event(event, &world.own, &world.counters)?;
+                }
+            }
+            Err(e) if sys::errno(&e) == libc::EINVAL && context.is_ending() => return Ok(()),
+            other => return Err(format!("a wait without an end: {other:?}")),
+        }
+    }
+}

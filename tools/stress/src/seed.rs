@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Where random numbers come from: one seed, which every process and every
+//! thread derives its own from, by who it is and by nothing else. Relies on
+//! ChaCha's numbers being the same everywhere.
+
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// The generator of all that is random here.
+pub type Random = ChaCha8Rng;
+
+/// What a seed is for. Each has numbers of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The supervisor's own choices.
+    Supervisor,
+    /// What a process is like.
+    Process,
+    /// The operations of a thread: its number in the process, and how many
+    /// threads of that number there were before it.
+    Thread(u32, u32),
+    /// The seed of a child process.
+    Child(u64),
+}
+
+/// The generator for `role` under `seed`.
+pub fn random(seed: u64, role: Role) -> Random {
+    let mut random = Random::seed_from_u64(seed);
+    random.set_stream(match role {
+        Role::Supervisor => 0,
+        Role::Process => 1,
+        Role::Thread(thread, generation) => {
+            (1 << 62) | (u64::from(thread) << 32) | u64::from(generation)
+        }
+        Role::Child(number) => (1 << 63) | number,
+    });
+    random
+}
+
+/// The seed of child `number` of a supervisor with `seed`.
+pub fn of_child(seed: u64, number: u64) -> u64 {
+    random(seed, Role::Child(number)).next_u64()
+}
+
+/// Reads a seed as it is printed, or in decimal.
+///
+/// # Errors
+///
+/// If it is no number of 64 bits.
+pub fn parse(text: &str) -> Result<u64, std::num::ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_of_the_same() {
+        assert_eq!(of_child(7, 3), of_child(7, 3));
+        let numbers = |role| random(7, role).next_u64();
+        assert_eq!(numbers(Role::Thread(1, 2)), numbers(Role::Thread(1, 2)));
+        // These must stay as they are, or a printed seed is worth nothing.
+        assert_eq!(of_child(1, 0), FIRST);
+    }
+
+    const FIRST: u64 = 0xb6aa_6a7f_7ff3_89fe;
+
+    #[test]
+    fn another_of_another() {
+        let mut seen = std::collections::HashSet::new();
+        for seed in [0, 1, u64::MAX] {
+            for n in 0..20 {
+                assert!(seen.insert(of_child(seed, n)));
+                for thread in 0..4 {
+                    let role = Role::Thread(thread, n as u32);
+                    assert!(seen.insert(random(seed, role).next_u64()));
+                }
+            }
+            assert!(seen.insert(random(seed, Role::Process).next_u64()));
+            assert!(seen.insert(random(seed, Role::Supervisor).next_u64()));
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_read() {
+        for seed in [0, 0xfeed_0000_0000_0001, u64::MAX] {
+            assert_eq!(parse(&format!("{seed:#x}")), Ok(seed));
+            assert_eq!(parse(&seed.to_string()), Ok(seed));
+        }
+        assert!(parse("0xg").is_err() && parse("").is_err());
+    }
+}
