@@ -8,8 +8,9 @@
 //! Who destroys a context, or closes the last descriptor of its file, waits until the I/O on the
 //! memory of user space has ended. A device may never end it. So whoever waits can be killed, and
 //! is told of in the log with the file that holds the requests. A process that exits can't be
-//! killed any more; if it exits because it was killed, it waits until it was told of once. What is
-//! left behind ends by itself when the device lets go of it, and is charged to its user until then.
+//! killed any more; if it exits because it was killed, it waits until it was told of once. A kernel
+//! thread doesn't wait. What is left behind ends by itself when the device lets go of it; until then
+//! it is charged to its user, and keeps the module.
 //!
 //! # Locks
 //!
@@ -236,8 +237,7 @@ impl Contexts {
     }
 
     /// Destroys all contexts, and waits for the I/O on all of them to end or to be killed. To be
-    /// called once, when nobody else can call anything. When it isn't killed, nothing of what they
-    /// had is left.
+    /// called once, when nobody else can call anything.
     pub(crate) fn destroy_all(&self) {
         let mut from = 0;
         loop {
@@ -256,7 +256,10 @@ impl Contexts {
             }
         }
         self.siblings.close();
-        let _ = wait(&self.siblings.all_ended, || self.siblings.oldest());
+        // A kernel thread closes what was last in flight in a socket, and the files of everybody.
+        if !task::is_kernel_thread() {
+            let _ = wait(&self.siblings.all_ended, || self.siblings.oldest());
+        }
         self.siblings.leave_behind();
     }
 }

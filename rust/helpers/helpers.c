@@ -88,6 +88,11 @@ bool raio_task_killed(void)
 	       (current->flags & PF_EXITING && current->exit_code & 0x7f);
 }
 
+bool raio_task_is_kernel_thread(void)
+{
+	return current->flags & PF_KTHREAD;
+}
+
 uid_t raio_charged_user(void)
 {
 	const struct user_namespace *ns = current_user_ns();

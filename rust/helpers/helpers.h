@@ -57,6 +57,7 @@ void raio_file_disown(struct file *file);
 
 void raio_mm_quiesce(struct mm_struct *mm);
 bool raio_task_killed(void);
+bool raio_task_is_kernel_thread(void);
 uid_t raio_charged_user(void);
 size_t raio_ram_bytes(void);
 void raio_report_stuck(struct file *file, size_t nr, unsigned int seconds);

@@ -13,6 +13,12 @@ pub(crate) fn is_killed() -> bool {
     unsafe { bindings::raio_task_killed() }
 }
 
+/// Does it belong to the kernel, and may be needed by everybody?
+pub(crate) fn is_kernel_thread() -> bool {
+    // SAFETY: It may always be called.
+    unsafe { bindings::raio_task_is_kernel_thread() }
+}
+
 /// The user that what the task makes is charged to: its own, unless it is in a user namespace that
 /// an ordinary user made, for who may have many users there.
 pub(crate) fn charged_user() -> u32 {
