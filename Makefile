@@ -38,6 +38,9 @@ tools: ## the user-space tools: raioctl, libaio.so.1
 demo: ## fio over raio, kernel AIO and io_uring, side by side
 	scripts/demo
 
+bench: ## raio beside kernel AIO, in instructions and in pairs by the wall
+	scripts/bench
+
 test: ## all tests; the last line counts them
 	scripts/test
 
@@ -73,5 +76,5 @@ clean: ## remove what was built here (the cache stays)
 		-name '.*.cmd' -o -name modules.order -o -name Module.symvers -o \
 		-name bindings_generated.rs \) -not -path './.git/*' -delete
 
-.PHONY: modules modules_install help prepare kernels module tools demo test test-full mutants \
+.PHONY: modules modules_install help prepare kernels module tools demo bench test test-full mutants \
 	guest vng clippy lint rustfmt-check doc clean
