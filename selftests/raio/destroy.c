@@ -3,7 +3,7 @@
  * Destroying contexts: which handles are none, that it happens once, that no
  * I/O goes on after it, and that closing the device does the same.
  */
-#include "raio_test.h"
+#include "raio_testdev.h"
 
 #define DELAY_MS	100
 #define RACE_ROUNDS	10000
@@ -360,7 +360,6 @@ TEST_F(destroy, not_in_a_child)
 FIXTURE(in_flight)
 {
 	struct aio aio;
-	struct nullb nb;
 	int fd;
 	char *buf;
 };
@@ -385,15 +384,9 @@ FIXTURE_VARIANT_ADD(in_flight, raio)
 
 FIXTURE_SETUP(in_flight)
 {
-	int err;
-
-	memset(&self->nb, 0, sizeof(self->nb));
-	err = nullb_create(&self->nb, DELAY_MS);
-	ASSERT_EQ(0, err) {
-		TH_LOG("null_blk by configfs: %s", strerror(-err));
-	}
-	self->fd = open(self->nb.node, O_RDWR | O_DIRECT | O_CLOEXEC);
-	ASSERT_LE(0, self->fd);
+	testdev_begin();
+	testdev_cmd("b0 mode timer %d", DELAY_MS * 1000000);
+	self->fd = testdev_open("b0", O_DIRECT);
 	self->buf = map_pages(IN_FLIGHT * IO_SIZE);
 	aio_begin(_metadata, &self->aio, variant->ops, IN_FLIGHT);
 }
@@ -402,7 +395,7 @@ FIXTURE_TEARDOWN(in_flight)
 {
 	aio_end(_metadata, &self->aio);
 	close(self->fd);
-	nullb_remove(&self->nb);
+	testdev_reset();
 }
 
 static void start(struct __test_metadata *_metadata, struct aio *aio, int fd, char *buf,

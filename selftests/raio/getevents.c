@@ -4,7 +4,7 @@
  * what, what wakes it, and that each event comes once, in order and unchanged,
  * whoever reads it.
  */
-#include "raio_test.h"
+#include "raio_testdev.h"
 
 #define EVENTS		64
 #define DELAY_MS	50
@@ -762,7 +762,6 @@ TEST_F(getevents, scribbled_header)
 FIXTURE(from_device)
 {
 	struct aio aio;
-	struct nullb nb;
 	int fd;
 	char *buf;
 };
@@ -786,15 +785,9 @@ FIXTURE_VARIANT_ADD(from_device, raio)
 
 FIXTURE_SETUP(from_device)
 {
-	int err;
-
-	memset(&self->nb, 0, sizeof(self->nb));
-	err = nullb_create(&self->nb, DELAY_MS);
-	ASSERT_EQ(0, err) {
-		TH_LOG("null_blk by configfs: %s", strerror(-err));
-	}
-	self->fd = open(self->nb.node, O_RDWR | O_DIRECT | O_CLOEXEC);
-	ASSERT_LE(0, self->fd);
+	testdev_begin();
+	testdev_cmd("b0 mode timer %d", DELAY_MS * 1000000);
+	self->fd = testdev_open("b0", O_DIRECT);
 	self->buf = map_pages(IN_FLIGHT * PAGE);
 	aio_begin(_metadata, &self->aio, variant->ops, IN_FLIGHT);
 }
@@ -803,7 +796,7 @@ FIXTURE_TEARDOWN(from_device)
 {
 	aio_end(_metadata, &self->aio);
 	close(self->fd);
-	nullb_remove(&self->nb);
+	testdev_reset();
 }
 
 static void start(struct __test_metadata *_metadata, struct aio *aio, int fd, char *buf,

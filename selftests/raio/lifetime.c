@@ -6,7 +6,7 @@
  */
 #include <sys/socket.h>
 
-#include "raio_test.h"
+#include "raio_testdev.h"
 
 #define EVENTS		16
 #define DELAY_MS	100
@@ -15,7 +15,6 @@ FIXTURE(lifetime)
 {
 	struct aio aio;
 	struct raio_stats before;
-	struct nullb nb;
 };
 
 FIXTURE_VARIANT(lifetime)
@@ -35,14 +34,9 @@ FIXTURE_VARIANT_ADD(lifetime, raio)
 
 FIXTURE_SETUP(lifetime)
 {
-	int err;
-
-	memset(&self->nb, 0, sizeof(self->nb));
 	memset(&self->before, 0, sizeof(self->before));
-	err = nullb_create(&self->nb, DELAY_MS);
-	ASSERT_EQ(0, err) {
-		TH_LOG("null_blk by configfs: %s", strerror(-err));
-	}
+	testdev_begin();
+	testdev_cmd("b0 mode timer %d", DELAY_MS * 1000000);
 	aio_begin(_metadata, &self->aio, variant->ops, EVENTS);
 	if (variant->ops->is_raio) {
 		ASSERT_EQ(0, raio_stats(self->aio.dev, &self->before)) {
@@ -58,7 +52,7 @@ FIXTURE_TEARDOWN(lifetime)
 	int dev;
 
 	aio_end(_metadata, &self->aio);
-	nullb_remove(&self->nb);
+	testdev_reset();
 	if (!variant->ops->is_raio)
 		return;
 	dev = raio_open();
@@ -69,12 +63,12 @@ FIXTURE_TEARDOWN(lifetime)
 	close(dev);
 }
 
-/* Starts reads on @node that take DELAY_MS. For a process of its own: 0 or an error. */
-static int start(struct aio *aio, const char *node)
+/* Starts reads that take DELAY_MS. For a process of its own: 0 or an error. */
+static int start(struct aio *aio)
 {
 	char *buf = map_pages(EVENTS * PAGE);
 	struct iocb io[EVENTS], *iop[EVENTS];
-	int fd = open(node, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	int fd = open(testdev_path("b0"), O_RDONLY | O_DIRECT | O_CLOEXEC);
 	unsigned int i;
 
 	for (i = 0; i < EVENTS; i++) {
@@ -145,7 +139,7 @@ TEST_F(lifetime, exit_in_flight)
 
 	ASSERT_LE(0, pid);
 	if (!pid)
-		_exit(begin(&self->aio) || start(&self->aio, self->nb.node));
+		_exit(begin(&self->aio) || start(&self->aio));
 	EXPECT_EQ(0, wait_child(pid));
 	EXPECT_LE(DELAY_MS * 1000000LL, now_ns() - begun);
 }
@@ -158,7 +152,7 @@ TEST_F(lifetime, exit_with_events_unread)
 	if (!pid) {
 		struct raio_ring *ring;
 
-		if (begin(&self->aio) || start(&self->aio, self->nb.node))
+		if (begin(&self->aio) || start(&self->aio))
 			_exit(1);
 		ring = aio_ring(self->aio.ctx);
 		_exit(!wait_for(__atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) == EVENTS));
@@ -177,7 +171,7 @@ TEST_F(lifetime, killed_in_flight)
 	ASSERT_LE(0, pid);
 	if (!pid) {
 		line_child(&line);
-		if (begin(&self->aio) || start(&self->aio, self->nb.node))
+		if (begin(&self->aio) || start(&self->aio))
 			_exit(1);
 		line_tell(line.fds[1]);
 		pause();
@@ -241,7 +235,7 @@ TEST_F(lifetime, killed_with_threads)
 		for (i = 0; i < 4; i++)
 			if (pthread_create(&thread, NULL, getevents_thread, &self->aio))
 				_exit(1);
-		if (start(&self->aio, self->nb.node))
+		if (start(&self->aio))
 			_exit(1);
 		line_tell(line.fds[1]);
 		getevents_thread(&self->aio);
@@ -273,7 +267,7 @@ TEST_F(lifetime, thread_exits)
 	ASSERT_EQ(0, pthread_create(&thread, NULL, begin_thread, &aio));
 	pthread_join(thread, &ret);
 	ASSERT_EQ(NULL, ret);
-	EXPECT_EQ(0, start(&aio, self->nb.node));
+	EXPECT_EQ(0, start(&aio));
 	EXPECT_EQ(EVENTS, aio_wait(&aio, EVENTS, ev));
 	EXPECT_EQ(0, aio_destroy(&aio, aio.ctx));
 	close(aio.dev);
@@ -285,11 +279,11 @@ TEST_F(lifetime, child_exits)
 	struct io_event ev[EVENTS];
 	pid_t pid;
 
-	ASSERT_EQ(0, start(&self->aio, self->nb.node));
+	ASSERT_EQ(0, start(&self->aio));
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid)
-		_exit(begin(&self->aio) || start(&self->aio, self->nb.node));
+		_exit(begin(&self->aio) || start(&self->aio));
 	EXPECT_EQ(0, wait_child(pid));
 	EXPECT_EQ(EVENTS, aio_wait(&self->aio, EVENTS, ev));
 }
@@ -300,7 +294,7 @@ TEST_F(lifetime, child_closes)
 	struct io_event ev[EVENTS];
 	unsigned int i;
 
-	ASSERT_EQ(0, start(&self->aio, self->nb.node));
+	ASSERT_EQ(0, start(&self->aio));
 	for (i = 0; i < 5; i++) {
 		pid_t pid = fork();
 
@@ -327,7 +321,7 @@ TEST_F(lifetime, parent_exits)
 	ASSERT_LE(0, pid);
 	if (!pid) {
 		line_child(&line);
-		if (begin(&self->aio) || start(&self->aio, self->nb.node))
+		if (begin(&self->aio) || start(&self->aio))
 			_exit(1);
 		pid = fork();
 		if (pid)
@@ -367,7 +361,7 @@ TEST_F(lifetime, exec)
 	ASSERT_LE(0, pid);
 	if (!pid) {
 		line_child(&line);
-		if (begin(&self->aio) || start(&self->aio, self->nb.node))
+		if (begin(&self->aio) || start(&self->aio))
 			_exit(1);
 		fcntl(self->aio.dev, F_SETFD, 0);
 		fcntl(line.fds[1], F_SETFD, 0);
@@ -491,18 +485,12 @@ FIXTURE(descriptor)
 {
 	struct aio aio;
 	struct raio_stats before;
-	struct nullb nb;
 };
 
 FIXTURE_SETUP(descriptor)
 {
-	int err;
-
-	memset(&self->nb, 0, sizeof(self->nb));
-	err = nullb_create(&self->nb, DELAY_MS);
-	ASSERT_EQ(0, err) {
-		TH_LOG("null_blk by configfs: %s", strerror(-err));
-	}
+	testdev_begin();
+	testdev_cmd("b0 mode timer %d", DELAY_MS * 1000000);
 	aio_begin(_metadata, &self->aio, &raio, EVENTS);
 	ASSERT_EQ(0, raio_stats(self->aio.dev, &self->before));
 }
@@ -513,7 +501,7 @@ FIXTURE_TEARDOWN(descriptor)
 	int dev;
 
 	aio_end(_metadata, &self->aio);
-	nullb_remove(&self->nb);
+	testdev_reset();
 	dev = raio_open();
 	EXPECT_EQ(0, raio_stats(dev, &after));
 	EXPECT_EQ(after.submitted - self->before.submitted,
@@ -527,7 +515,7 @@ TEST_F(descriptor, close_in_flight)
 {
 	long long begun = now_ns();
 
-	ASSERT_EQ(0, start(&self->aio, self->nb.node));
+	ASSERT_EQ(0, start(&self->aio));
 	EXPECT_EQ(0, close(self->aio.dev));
 	EXPECT_LE(DELAY_MS * 1000000LL, now_ns() - begun);
 	self->aio.dev = -1;
@@ -548,7 +536,7 @@ TEST_F(descriptor, duplicates)
 	EXPECT_EQ(0, close(self->aio.dev));
 	for (i = 0; i < ARRAY_SIZE(fds); i++) {
 		self->aio.dev = fds[i];
-		ASSERT_EQ(0, start(&self->aio, self->nb.node));
+		ASSERT_EQ(0, start(&self->aio));
 		EXPECT_EQ(EVENTS, aio_wait(&self->aio, EVENTS, ev));
 		EXPECT_EQ(self->aio.live + 1, raio_live());
 		close(fds[i]);
@@ -585,7 +573,7 @@ TEST_F(descriptor, close_during_getevents)
 	ASSERT_EQ(0, pthread_create(&thread, NULL, sleeper_thread, &c));
 	ASSERT_TRUE(wait_for(__atomic_load_n(&c.fd, __ATOMIC_ACQUIRE) && task_sleeps(c.fd)));
 	EXPECT_EQ(0, close(self->aio.dev));
-	EXPECT_EQ(0, start(&other, self->nb.node));
+	EXPECT_EQ(0, start(&other));
 	EXPECT_EQ(EVENTS - 1, aio_wait(&other, EVENTS - 1, ev));
 	pthread_join(thread, &ret);
 	EXPECT_EQ(1, (long)ret);

@@ -100,7 +100,7 @@ static inline void target_open(struct __test_metadata *_metadata, struct target 
 		t->fd = temp_file(xfs_dir(), O_RDWR | t->flags);
 		break;
 	case NULL_BLK:
-		err = nullb_create(&t->nb, 0);
+		err = nullb_create(&t->nb);
 		ASSERT_EQ(0, err) {
 			TH_LOG("null_blk by configfs: %s", strerror(-err));
 		}

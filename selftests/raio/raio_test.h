@@ -595,10 +595,7 @@ static inline int write_str(const char *path, const char *str)
 	return ret < 0 ? ret : 0;
 }
 
-/*
- * A null_blk device with memory behind it, each of whose requests takes
- * @delay_ms: what is in flight on it stays so for a time that is known.
- */
+/* A null_blk device with memory behind it. */
 struct nullb {
 	char dir[64];
 	char node[96];
@@ -626,7 +623,7 @@ static inline void nullb_remove(struct nullb *nb)
 	nb->dir[0] = 0;
 }
 
-static inline int nullb_create(struct nullb *nb, unsigned int delay_ms)
+static inline int nullb_create(struct nullb *nb)
 {
 	static const char configfs[] = "/sys/kernel/config";
 	char name[32], path[128], dev[32] = "";
@@ -646,8 +643,7 @@ static inline int nullb_create(struct nullb *nb, unsigned int delay_ms)
 	err = nullb_set(nb, "size", NULLB_MB) ?:
 	      nullb_set(nb, "blocksize", BLOCK) ?:
 	      nullb_set(nb, "memory_backed", 1) ?:
-	      nullb_set(nb, "irqmode", delay_ms ? 2 : 1) ?:
-	      nullb_set(nb, "completion_nsec", delay_ms * 1000000ULL) ?:
+	      nullb_set(nb, "irqmode", 1) ?:
 	      nullb_set(nb, "power", 1);
 	if (err)
 		goto out;
