@@ -31,7 +31,7 @@ module: ## raio.ko for both test kernels, in out/fast and out/debug
 	scripts/module fast
 	scripts/module debug
 
-tools: ## the user-space tools: raioctl, libaio.so.1
+tools: ## what runs in user space: libaio.so.1, raioctl, raio-stress, raio-bench
 	cargo build --release --manifest-path tools/Cargo.toml
 	tools/libaio/link.sh
 

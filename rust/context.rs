@@ -157,7 +157,7 @@ impl User {
 }
 
 impl User {
-    /// To be called at the end of a call, to count those that their context ended under.
+    /// To be called at the end of a submission, to count those that their context ended under.
     fn note_death(&self) {
         if self.is_dead() {
             Counter::KillBusy.add(1);

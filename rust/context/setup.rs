@@ -64,8 +64,8 @@ impl Drop for Mapping {
 impl Contexts {
     /// Makes a context in which `nr_events` requests can be in flight.
     ///
-    /// `EINVAL` if that is 0 or more than [`abi::MAX_EVENTS`]; `EAGAIN` over a limit; `ENOMEM`; what `mmap(2)` says when
-    /// the ring can't be mapped.
+    /// `EINVAL` if that is 0 or more than [`abi::MAX_EVENTS`]; `EAGAIN` over a limit; `ENOMEM`; what
+    /// `mmap(2)` says when the ring can't be mapped.
     pub(crate) fn setup(&self, nr_events: u32) -> Result<Made> {
         let layout = Layout::for_events(nr_events, abi::MAX_EVENTS).ok_or(EINVAL)?;
         let mm = mm::current().ok_or(EINVAL)?;

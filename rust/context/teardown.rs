@@ -14,8 +14,8 @@
 //!
 //! # Locks
 //!
-//! `live` of [`Siblings`], a spin lock with interrupts off, to note who comes and goes. Nothing
-//! nests inside of it.
+//! `live` of [`Siblings`], a spin lock with interrupts off, to note who comes and goes. Only
+//! the lock of a completion nests inside of it.
 
 use super::{
     Contexts,

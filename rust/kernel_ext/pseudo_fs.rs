@@ -56,7 +56,7 @@ unsafe impl Sync for PseudoFs {}
 impl PseudoFs {
     const FILE_OPS: bindings::file_operations = pin_init::zeroed();
 
-    /// Fails with `ENOMEM`, `ENFILE`.
+    /// Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: Name and operations are constants.
         let file = from_err_ptr(unsafe {
@@ -166,9 +166,11 @@ impl<T: PageOwner> PageFile<T> {
                 &Self::FILE_OPS,
             )
         });
-        let file = file.inspect_err(|_| {
+        let file = file.map_err(|_| {
             // SAFETY: It was not given away, so the reference is still ours.
-            unsafe { bindings::iput(inode) }
+            unsafe { bindings::iput(inode) };
+            // Too many open files is what it may be too: nobody asked to open one.
+            ENOMEM
         })?;
         // INVARIANT: `i_private` of a new inode is null.
         Ok(Self {

@@ -160,7 +160,7 @@ struct raio_getevents {
  * @flags:	in: must be 0
  * @resv:	in: must be 0
  * @setups:	out: contexts made
- * @frees:	out: contexts freed; @setups less this is how many there are
+ * @frees:	out: contexts at their end; @setups less this is how many there are
  * @submitted:	out: requests taken
  * @queued:	out: those of @submitted that the file went on with by itself
  * @completed:	out: events put into a ring
@@ -174,11 +174,11 @@ struct raio_getevents {
  *		returned
  * @late:	out: those of @queued that did not
  * @dead_lookups: out: calls that found a context which was being destroyed
- * @kill_busy:	out: calls during which their context was destroyed
+ * @kill_busy:	out: submissions during which their context was destroyed
  * @kill_inflight: out: contexts destroyed with requests in flight
  * @killed_waits: out: waits for events that ended for that reason
  * @second_destroys: out: calls to destroy a context that was being destroyed
- * @abandoned:	out: waits for the end of requests that ended because the
+ * @abandoned:	out: waits for the end of a context that ended because the
  *		caller was killed
  */
 struct raio_stats {

@@ -113,7 +113,9 @@ fn child(peer: &dyn Peer, n: usize, mut ready: File, mut go: File) -> ! {
         .reopen()
         .and_then(|peer| {
             make(&*peer, n)?;
-            Ok(std::mem::forget(peer))
+            // Open until the process ends.
+            std::mem::forget(peer);
+            Ok(())
         })
         .and_then(|()| ready.write_all(&[0]))
         .and_then(|()| go.read_exact(&mut [0]));

@@ -79,7 +79,7 @@ fn query_text(query: &Query) -> String {
 fn stats_text(stats: &Stats) -> String {
     let mut text = String::new();
     for (name, value) in stats.counters() {
-        writeln!(text, "{name:<10} {value}").expect("a String takes it");
+        writeln!(text, "{name:<15} {value}").expect("a String takes it");
     }
     text
 }
