@@ -99,7 +99,8 @@ tmpdir()
 {
 	tmp=$(mktemp -d "${TMPDIR:-/tmp}/raio.XXXXXX")
 	# shellcheck disable=SC2154 # assigned above
-	trap 'rm -rf "$tmp"' EXIT
+	# Not in a subshell, which has the trap until it has reset it.
+	trap '((BASHPID != $$)) || rm -rf "$tmp"' EXIT
 }
 
 # load_env: what scripts/prepare found or made, see there.

@@ -7,6 +7,7 @@
 #ifndef RAIO_TASK_H
 #define RAIO_TASK_H
 
+#include <linux/membarrier.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -184,6 +185,15 @@ static inline void call_start(struct __test_metadata *_metadata, struct call *ca
 	pthread_join((_call)->thread, NULL);				\
 	EXPECT_EQ((_val), (_call)->ret);				\
 } while (0)
+
+/* What waited for RCU when this was called has come further when it returns. */
+static inline void grace_periods(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < 4; i++)
+		syscall(__NR_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+}
 
 /* A child tells by a byte, and waits for one. */
 struct line {

@@ -451,6 +451,9 @@ TEST_F(held, reader_inside)
 	ASSERT_TRUE(uffd_wait(self->uffd));
 	call_start(_metadata, &destroy);
 	EXPECT_SLEEPS(&destroy);
+	/* Also when the grace period is over in which it sleeps at first. */
+	grace_periods();
+	EXPECT_SLEEPS(&destroy);
 	ASSERT_EQ(0, uffd_fill(self->uffd, missing, map_pages(PAGE)));
 	EXPECT_RETURNS(1, &reader);
 	EXPECT_EVENT(missing, &w->io[0], LEN);
