@@ -18,7 +18,7 @@ const EVENTS: u32 = 32;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Pairs of each measurement
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 7)]
     rounds: usize,
     /// Contexts that are there at the same time
     #[arg(long, default_value_t = 1000)]
