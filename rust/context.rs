@@ -154,9 +154,7 @@ impl User {
         // INVARIANT: The reference that was just taken.
         ctx.users.tryget_live().then(|| Self(NonNull::from(ctx)))
     }
-}
 
-impl User {
     /// To be called at the end of a submission, to count those that their context ended under.
     fn note_death(&self) {
         if self.is_dead() {

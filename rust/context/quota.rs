@@ -3,8 +3,9 @@
 //! What users may have of contexts, requests and ring memory, each of them and all together.
 //!
 //! A context is charged for before anything of it is made, and what it was charged for is returned
-//! when nothing can use it any more, by the drop of its [`Charge`]. What is over a limit is refused with
-//! `EAGAIN`. The memory itself is charged to the memory cgroup of the caller as it is allocated.
+//! when nothing can use it any more, by the drop of its [`Charge`]. What is over a limit is refused
+//! with `EAGAIN`. The memory itself is charged to the memory cgroup of the caller as it is
+//! allocated.
 //!
 //! Limits can be changed at any time in `/proc/sys/fs/raio`. One that is lower than what is in use
 //! takes nothing away; it refuses until enough was returned.

@@ -6,6 +6,7 @@
  */
 #include <sys/socket.h>
 
+#include "raio_task.h"
 #include "raio_testdev.h"
 
 #define EVENTS		16
@@ -88,39 +89,6 @@ static int begin(struct aio *aio)
 	return aio->dev < 0 || aio_setup(aio, EVENTS, &aio->ctx);
 }
 
-/* A child tells by a byte, and waits for one. */
-struct line {
-	int fds[2];
-};
-
-static void line_open(struct __test_metadata *_metadata, struct line *line)
-{
-	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, line->fds));
-}
-
-static void line_child(struct line *line)
-{
-	close(line->fds[0]);
-}
-
-static void line_parent(struct line *line)
-{
-	close(line->fds[1]);
-}
-
-static bool line_tell(int fd)
-{
-	return send(fd, "x", 1, MSG_NOSIGNAL) == 1;
-}
-
-static bool line_wait(int fd)
-{
-	struct pollfd pfd = { .fd = fd, .events = POLLIN };
-	char c;
-
-	return poll(&pfd, 1, WAIT_SECONDS * 1000) == 1 && read(fd, &c, 1) == 1;
-}
-
 TEST_F(lifetime, exit)
 {
 	pid_t pid = fork();
@@ -177,7 +145,7 @@ TEST_F(lifetime, killed_in_flight)
 		pause();
 	}
 	line_parent(&line);
-	EXPECT_TRUE(line_wait(line.fds[0]));
+	EXPECT_TRUE(line_wait_for(line.fds[0], WAIT_SECONDS));
 	EXPECT_EQ(0, kill(pid, SIGKILL));
 	status = wait_child(pid);
 	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
@@ -242,7 +210,7 @@ TEST_F(lifetime, killed_with_threads)
 		_exit(1);
 	}
 	line_parent(&line);
-	EXPECT_TRUE(line_wait(line.fds[0]));
+	EXPECT_TRUE(line_wait_for(line.fds[0], WAIT_SECONDS));
 	EXPECT_EQ(0, kill(pid, SIGKILL));
 	status = wait_child(pid);
 	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
@@ -328,13 +296,13 @@ TEST_F(lifetime, parent_exits)
 			_exit(pid < 0);
 		/* The grandchild, until it is told to end. */
 		line_tell(line.fds[1]);
-		line_wait(line.fds[1]);
+		line_wait_for(line.fds[1], WAIT_SECONDS);
 		if (aio_poll(&self->aio, 1, &ev) == -EINVAL)
 			line_tell(line.fds[1]);
 		_exit(0);
 	}
 	line_parent(&line);
-	EXPECT_TRUE(line_wait(line.fds[0]));
+	EXPECT_TRUE(line_wait_for(line.fds[0], WAIT_SECONDS));
 	EXPECT_EQ(0, wait_child(pid));
 	if (variant->ops->is_raio) {
 		EXPECT_TRUE(wait_for(raio_live() == self->aio.live + 1)) {
@@ -342,7 +310,7 @@ TEST_F(lifetime, parent_exits)
 		}
 	}
 	EXPECT_TRUE(line_tell(line.fds[0]));
-	EXPECT_TRUE(line_wait(line.fds[0])) {
+	EXPECT_TRUE(line_wait_for(line.fds[0], WAIT_SECONDS)) {
 		TH_LOG("the child could use the context");
 	}
 	/* The test's own is not touched by all this. */
@@ -370,7 +338,7 @@ TEST_F(lifetime, exec)
 		_exit(1);
 	}
 	line_parent(&line);
-	EXPECT_TRUE(line_wait(line.fds[0]));
+	EXPECT_TRUE(line_wait_for(line.fds[0], WAIT_SECONDS));
 	if (variant->ops->is_raio) {
 		EXPECT_TRUE(wait_for(raio_live() == self->aio.live + 1)) {
 			TH_LOG("the context has outlived its memory");
@@ -383,7 +351,7 @@ TEST_F(lifetime, exec)
 /* What runs after exec: holds its descriptors until it is told to end. */
 static int hold(int fd)
 {
-	return !(line_tell(fd) && line_wait(fd));
+	return !(line_tell(fd) && line_wait_for(fd, WAIT_SECONDS));
 }
 
 /* Descriptors, of which raio's contexts depend. */
@@ -583,26 +551,10 @@ TEST_F(descriptor, close_during_getevents)
 /* A request on the device, and a socket that carries it, do not keep it. */
 TEST_F(descriptor, sent_to_itself)
 {
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { };
-	struct iovec iov = { .iov_base = "x", .iov_len = 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.buf,
-		.msg_controllen = sizeof(control.buf),
-	};
-	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
 	int fds[2];
 
 	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_DGRAM, 0, fds));
-	cmsg->cmsg_level = SOL_SOCKET;
-	cmsg->cmsg_type = SCM_RIGHTS;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(cmsg), &self->aio.dev, sizeof(int));
-	ASSERT_EQ(1, sendmsg(fds[0], &msg, 0));
+	ASSERT_EQ(0, send_fds(fds[0], &self->aio.dev, 1));
 	EXPECT_EQ(0, close(self->aio.dev));
 	/* It is in the socket's queue, and so is its context. */
 	EXPECT_EQ(self->aio.live + 1, raio_live());

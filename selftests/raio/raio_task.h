@@ -220,12 +220,18 @@ static inline bool line_tell(int fd)
 	return send(fd, "x", 1, MSG_NOSIGNAL) == 1;
 }
 
-static inline bool line_wait(int fd)
+static inline bool line_wait_for(int fd, unsigned int seconds)
 {
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
 	char c;
 
-	return poll(&pfd, 1, 3 * WAIT_SECONDS * 1000) == 1 && read(fd, &c, 1) == 1;
+	return poll(&pfd, 1, seconds * 1000) == 1 && read(fd, &c, 1) == 1;
+}
+
+/* Long enough for who waits for a stuck device. */
+static inline bool line_wait(int fd)
+{
+	return line_wait_for(fd, 3 * WAIT_SECONDS);
 }
 
 /* A message of one byte with @nr descriptors. */
