@@ -31,6 +31,9 @@ pub(crate) use bindings::{
 /// Most requests that a context may be set up for. Its ring then has 32 MiB.
 pub(crate) const MAX_EVENTS: u32 = 1 << 20;
 
+/// The bits of `aio_flags` that are done.
+pub(crate) const IOCB_FLAGS: u32 = bindings::IOCB_FLAG_RESFD;
+
 /// What a ring says of itself.
 pub(crate) mod ring {
     pub(crate) use crate::bindings::{
@@ -202,11 +205,16 @@ impl Iocb {
         self.0.aio_fildes
     }
 
+    /// The descriptor of the eventfd that is to count its completion.
+    pub(crate) fn eventfd(&self) -> Option<u32> {
+        (self.0.aio_flags & bindings::IOCB_FLAG_RESFD != 0).then_some(self.0.aio_resfd)
+    }
+
     /// The rest of the decoding, which comes after the file was found to exist: `EINVAL` for an
     /// operation or a flag that isn't done.
     pub(crate) fn decode(&self) -> Result<Request> {
         let iocb = &self.0;
-        must_be_zero(&[iocb.aio_flags.into()])?;
+        must_be_zero(&[(iocb.aio_flags & !IOCB_FLAGS).into()])?;
         let opcode = match u32::from(iocb.aio_lio_opcode) {
             bindings::IOCB_CMD_PREAD => Opcode::Pread,
             bindings::IOCB_CMD_PWRITE => Opcode::Pwrite,

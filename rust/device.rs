@@ -134,7 +134,7 @@ fn query(args: abi::Query, arg: usize, size: usize) -> Result<isize> {
         abi_version: bindings::RAIO_ABI_VERSION,
         features: 0,
         opcodes: abi::Opcode::ALL,
-        iocb_flags: 0,
+        iocb_flags: abi::IOCB_FLAGS.into(),
         rw_flags: bindings::RAIO_RWF_SUPPORTED,
         setup_flags: 0,
         max_events: abi::MAX_EVENTS,

@@ -4,6 +4,7 @@
 //! all `unsafe` of raio is here. Nothing here knows of contexts, requests or rings.
 
 pub(crate) mod completion;
+pub(crate) mod eventfd;
 pub(crate) mod fifo;
 pub(crate) mod file_io;
 pub(crate) mod folio;

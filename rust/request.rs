@@ -29,12 +29,15 @@ mod inflight;
 use crate::{
     bindings,
     context::Slot,
-    kernel_ext::file_io::{
-        self,
-        Complete,
-        Direction,
-        Kiocb,
-        UserBuffer, //
+    kernel_ext::{
+        eventfd::EventFd,
+        file_io::{
+            self,
+            Complete,
+            Direction,
+            Kiocb,
+            UserBuffer, //
+        }, //
     },
     ring::Event,
     stats::Counter,
@@ -84,6 +87,7 @@ const HALVES: u32 = 2;
 pub(crate) struct Request {
     kiocb: Kiocb,
     file: ARef<File>,
+    eventfd: Option<EventFd>,
     slot: Slot,
     obj: u64,
     data: u64,
@@ -98,14 +102,22 @@ pub(crate) struct Request {
 pub(crate) struct Prepared(KBox<Request>);
 
 impl Prepared {
-    /// A request whose event will carry `obj` and `data`. Fails with `ENOMEM`.
-    pub(crate) fn new(slot: Slot, file: ARef<File>, obj: u64, data: u64) -> Result<Self> {
+    /// A request whose event will carry `obj` and `data`, and is counted by `eventfd`. Fails with
+    /// `ENOMEM`.
+    pub(crate) fn new(
+        slot: Slot,
+        file: ARef<File>,
+        eventfd: Option<EventFd>,
+        obj: u64,
+        data: u64,
+    ) -> Result<Self> {
         let memory = slot.ctx().engine().requests.alloc()?;
         Ok(Self(KBox::write(
             memory,
             Request {
                 kiocb: Kiocb::new(),
                 file,
+                eventfd,
                 slot,
                 obj,
                 data,
@@ -298,17 +310,19 @@ impl Ended {
         }
         let Request {
             file,
+            eventfd,
             slot,
             obj,
             data,
             ..
         } = KBox::into_inner(self.0);
         drop(file);
-        slot.post(&Event {
+        let event = Event {
             data,
             obj,
             res: result,
             res2: 0,
-        });
+        };
+        slot.post(&event, eventfd);
     }
 }

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     abi::Iocb,
     kernel_ext::{
+        eventfd::EventFd,
         file_io,
         percpu_ref::PercpuRef,
         plug,
@@ -43,9 +44,14 @@ impl Slot {
         unsafe { self.0.as_ref() }
     }
 
-    /// Posts the event that it is for. Any context.
-    pub(crate) fn post(self, event: &Event) {
+    /// Posts the event that it is for, then has `eventfd` count it: who sees that finds the event.
+    /// Any context.
+    pub(crate) fn post(self, event: &Event, eventfd: Option<EventFd>) {
         self.ctx().post(event);
+        // Before the context may go, which keeps the module that this code is in.
+        if let Some(eventfd) = eventfd {
+            eventfd.signal();
+        }
         let ctx = self.0;
         mem::forget(self);
         // SAFETY: The reference was ours. The claim went into the ring with the event.
@@ -156,8 +162,9 @@ fn submit_one(slots: &mut Slots, addr: usize) -> Result<bool> {
     iocb.check()?;
     let slot = slots.next().ok_or(EAGAIN)?;
     let file = file_io::get(iocb.fd())?;
+    let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
     user::write(addr.wrapping_add(Iocb::KEY_OFFSET), &0u32)?;
     let args = iocb.decode()?;
-    let request = Prepared::new(slot, file, addr as u64, args.data)?;
+    let request = Prepared::new(slot, file, eventfd, addr as u64, args.data)?;
     ops::start(request, &args)
 }

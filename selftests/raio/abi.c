@@ -138,7 +138,7 @@ TEST_F(query, opcodes)
 
 TEST_F(query, flags)
 {
-	EXPECT_EQ(0, self->query.iocb_flags & ~(uint64_t)(IOCB_FLAG_RESFD | IOCB_FLAG_IOPRIO));
+	EXPECT_EQ(IOCB_FLAG_RESFD, self->query.iocb_flags & ~(uint64_t)IOCB_FLAG_IOPRIO);
 	EXPECT_EQ(0, self->query.setup_flags);
 	EXPECT_LE(1024, self->query.max_events);
 }
