@@ -31,6 +31,10 @@ pub(crate) use bindings::{
 /// Most requests that a context may be set up for. Its ring then has 32 MiB.
 pub(crate) const MAX_EVENTS: u32 = 1 << 20;
 
+/// [`Query`]'s `features`.
+pub(crate) const FEATURES: u64 =
+    bindings::RAIO_HAS_POLL | bindings::RAIO_HAS_SIGMASK | bindings::RAIO_HAS_MIN_WAIT;
+
 /// The bits of `aio_flags` that are done.
 pub(crate) const IOCB_FLAGS: u32 = bindings::IOCB_FLAG_RESFD;
 

@@ -50,12 +50,14 @@ same_layout! {
     }
     file {
         f_op = RAIO_OFFSET_file_f_op,
+        private_data = RAIO_OFFSET_file_private_data,
         f_mode = RAIO_OFFSET_file_f_mode,
         f_mapping = RAIO_OFFSET_file_f_mapping,
         f_iocb_flags = RAIO_OFFSET_file_f_iocb_flags,
     }
     file_operations {
         mmap = RAIO_OFFSET_file_operations_mmap,
+        poll = RAIO_OFFSET_file_operations_poll,
         read_iter = RAIO_OFFSET_file_operations_read_iter,
         write_iter = RAIO_OFFSET_file_operations_write_iter,
     }
@@ -98,6 +100,9 @@ same_layout! {
     }
     wait_queue_entry {
         func = RAIO_OFFSET_wait_queue_entry_func,
+    }
+    wait_queue_head {
+        head = RAIO_OFFSET_wait_queue_head_head,
     }
     ctl_table {
         procname = RAIO_OFFSET_ctl_table_procname,

@@ -28,6 +28,7 @@
 //! None here. The table has its own, the ring has its own, [`setup`] and [`teardown`] say theirs.
 
 mod getevents;
+mod poll;
 mod quota;
 mod setup;
 mod submit;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `/dev/raio`: takes an ioctl apart and calls one function for it. No locks.
+//!
+//! `unsafe` only says what [`poll`] has to know of the file.
 
 use crate::{
     abi::{
@@ -13,7 +15,15 @@ use crate::{
         Contexts,
         GetEvents, //
     },
-    kernel_ext::user,
+    kernel_ext::{
+        poll::{
+            self,
+            Pollable, //
+        },
+        sigmask,
+        user,
+        wait::PollQueue, //
+    },
     stats,
 };
 use kernel::{
@@ -34,8 +44,10 @@ pub(crate) struct RaioFile {
 impl MiscDevice for RaioFile {
     type Ptr = KBox<Self>;
 
-    fn open(_file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
+    fn open(file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
         let contexts = Contexts::new(crate::engine()?)?;
+        // SAFETY: We are called with it, and haven't returned.
+        unsafe { poll::enable::<Self>(file) };
         Ok(KBox::new(Self { contexts }, GFP_KERNEL_ACCOUNT)?)
     }
 
@@ -50,6 +62,17 @@ impl MiscDevice for RaioFile {
     #[cfg(CONFIG_COMPAT)]
     fn compat_ioctl(this: &Self, _file: &File, cmd: u32, arg: usize) -> Result<isize> {
         this.call(cmd, arg as u32 as usize, true)
+    }
+}
+
+// SAFETY: That of `contexts`, which are dropped in `release`.
+unsafe impl Pollable for RaioFile {
+    fn pollers(&self) -> &PollQueue {
+        self.contexts.pollers()
+    }
+
+    fn readable(&self) -> bool {
+        self.contexts.readable()
     }
 }
 
@@ -73,17 +96,23 @@ impl RaioFile {
     }
 
     fn getevents(&self, args: abi::GetEvents) -> Result<isize> {
-        must_be_zero(&[args.flags.into(), args.resv.into()])?;
+        must_be_zero(&[args.flags.into(), args.resv.into(), args.resv2.into()])?;
         let timeout = match user::address(args.timeout)? {
             0 => None,
             addr => timespec(addr)?,
         };
-        let ctx = self.contexts.lookup(args.ctx)?;
-        let read = ctx.getevents(&GetEvents {
-            min_nr: args.min_nr,
-            nr: args.nr,
-            events: user::address(args.events)?,
-            timeout,
+        let mask = user::address(args.sigmask)?;
+        let read = sigmask::under(mask, args.sigsetsize as usize, || {
+            self.contexts.lookup(args.ctx)?.getevents(&GetEvents {
+                min_nr: args.min_nr,
+                nr: args.nr,
+                events: user::address(args.events)?,
+                timeout,
+                min_wait: match args.min_wait {
+                    0 => None,
+                    wait => Some(wait.try_into().unwrap_or(i64::MAX)),
+                },
+            })
         })?;
         Ok(read as isize)
     }
@@ -132,7 +161,7 @@ fn query(args: abi::Query, arg: usize, size: usize) -> Result<isize> {
     let answer = abi::Query {
         flags: 0,
         abi_version: bindings::RAIO_ABI_VERSION,
-        features: 0,
+        features: abi::FEATURES,
         opcodes: abi::Opcode::ALL,
         iocb_flags: abi::IOCB_FLAGS.into(),
         rw_flags: bindings::RAIO_RWF_SUPPORTED,

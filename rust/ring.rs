@@ -18,16 +18,11 @@
 //!
 //! # Order
 //!
-//! | here | partner |
-//! |---|---|
-//! | [`Ring::post`]: event, then store-release of the header's `tail` | user space: load-acquire of `tail`, then the event |
-//! | [`Ring::post`]: event, then store-release of `self.tail` | [`Ring::reap`]: load-acquire of `self.tail`, then the event |
-//! | [`Ring::reap`]: events, then store-release of `head` | [`Posting::refill`]: load-acquire of `head`, then the slots are used again |
-//! | user space: the same | [`Posting::refill`]: the same |
-//! | [`Ring::post`]: `self.tail`, full barrier, who waits? | [`Ring::wait`]: queued, full barrier, `self.tail` |
+//! That of [`protocol`]; the rest is guarded by the locks.
 
 pub(crate) mod layout;
 mod memory;
+pub(crate) mod protocol;
 mod setup;
 
 use crate::{
@@ -39,7 +34,8 @@ use crate::{
         user,
         wait::{
             LevelQueue,
-            Woken, //
+            PollQueue,
+            Waiter, //
         }, //
     },
     stats::Counter,
@@ -49,15 +45,14 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
-            Acquire,
             Atomic,
-            Relaxed,
-            Release, //
+            Relaxed, //
         },
         lock::{
             spinlock::SpinLockIrqBackend,
             Guard, //
         },
+        Arc,
         MutexGuard,
         SpinLockIrq, //
     },
@@ -66,6 +61,8 @@ use layout::{
     Layout,
     EVENT, //
 };
+
+use protocol::Woken;
 
 pub(crate) use setup::RingOwner;
 
@@ -116,6 +113,8 @@ pub(crate) struct Ring {
     completion_lock: SpinLockIrq<Posted>,
     #[pin]
     waiters: LevelQueue,
+    /// Who polls the file that the ring was made through.
+    pollers: Arc<PollQueue>,
 }
 
 struct Posted {
@@ -252,11 +251,9 @@ impl Ring {
 
     /// Puts an event into a slot that was claimed, and wakes who waits for it. Any context.
     pub(crate) fn post(&self, event: &Event) {
-        let mut ring = self.posting();
-        ring.post(event);
-        drop(ring);
+        self.posting().post(event);
         Counter::Completed.add(1);
-        self.waiters.wake(|| self.posting().used());
+        protocol::announce(&self.waiters, &*self.pollers, || self.unread());
     }
 
     /// Wakes all who wait, to find out that the ring is about to go.
@@ -265,11 +262,24 @@ impl Ring {
     }
 
     /// Waits until `n` events are there (as many as fit, if that is less), `gone` says that there is
-    /// no more to wait for, or as [`LevelQueue::wait`] says.
+    /// no more to wait for, the monotonic clock is at `deadline` (nanoseconds; [`None`] is for ever)
+    /// or a signal is pending. When the caller has read what it wants, or gives up, it must call
+    /// [`Self::pass_on`].
     pub(crate) fn wait(&self, n: u32, deadline: Option<i64>, gone: impl Fn() -> bool) -> Woken {
         let n = n.max(1).min(self.layout.capacity());
-        self.waiters
-            .wait(n, deadline, || gone() || self.posting().used() >= n)
+        self.waiters.with_waiter(n, deadline, |waiter| {
+            protocol::wait(waiter, || gone() || self.unread() >= n)
+        })
+    }
+
+    /// Who has waited needs no more: what is left is for others who wait.
+    pub(crate) fn pass_on(&self) {
+        protocol::pass_on(&self.waiters, || self.unread());
+    }
+
+    /// Events that are there, as far as user space lets us know.
+    pub(crate) fn unread(&self) -> u32 {
+        self.posting().unread()
     }
 
     /// Moves up to `max` events to the array at `addr` and returns how many.
@@ -282,8 +292,7 @@ impl Ring {
             return Ok(0);
         };
         let mut head = self.layout.clamp(header.load(Relaxed));
-        // Acquire: pairs with the store-release of `self.tail` in `post`.
-        let tail = self.tail.load(Acquire);
+        let tail = protocol::published(&self.tail);
         let mut done = 0;
         while head != tail && done < max {
             let run = self.layout.run(head, tail, max - done);
@@ -297,8 +306,7 @@ impl Ring {
             done += run.len;
         }
         if done > 0 {
-            // Release: pairs with the load-acquire in `refill`.
-            header.store(head, Release);
+            protocol::give_back(header, head);
             Counter::Reaped.add(done.into());
         }
         Ok(done)
@@ -320,30 +328,56 @@ impl Posting<'_> {
 
         let tail = layout.advance(tail, 1);
         if let Some(header) = self.header(TAIL) {
-            // Release: pairs with the load-acquire of user space.
-            header.store(tail, Release);
+            protocol::publish(header, tail);
         }
-        // Release: pairs with the load-acquire in `Ring::reap`.
-        self.ring.tail.store(tail, Release);
+        protocol::publish(&self.ring.tail, tail);
         self.posted.tail = tail;
         self.posted.unread += 1;
     }
 
-    /// Events that are there, as far as user space lets us know.
-    fn used(&self) -> u32 {
+    /// See [`Ring::unread`].
+    fn unread(&self) -> u32 {
         let layout = self.ring.layout;
-        // Acquire: whoever moved `head` has read the events before it, so their slots may be used
-        // again. Pairs with the store-release in `Ring::reap`, and user space's.
-        let head = self.header(HEAD).map_or(0, |head| head.load(Acquire));
+        let head = self.header(HEAD).map_or(0, protocol::given_back);
         layout.used(layout.clamp(head), self.posted.tail)
     }
 
     /// Makes the slots available of which the events have been read.
     fn refill(&mut self) {
-        let reaped = layout::reaped(self.posted.unread, self.used());
+        let reaped = layout::reaped(self.posted.unread, self.unread());
         if reaped > 0 {
             self.posted.unread -= reaped;
             self.ring.unclaim(reaped);
         }
+    }
+}
+
+impl protocol::Waiters for LevelQueue {
+    fn any(&self) -> bool {
+        self.any()
+    }
+
+    fn wake(&self, there: u32) {
+        self.wake(there);
+    }
+}
+
+impl protocol::Waiters for PollQueue {
+    fn any(&self) -> bool {
+        self.any()
+    }
+
+    fn wake(&self, _there: u32) {
+        self.wake_readable();
+    }
+}
+
+impl protocol::Sleeper for Waiter<'_> {
+    fn enqueue(&mut self) -> bool {
+        self.enqueue()
+    }
+
+    fn sleep(&mut self) -> bool {
+        self.sleep()
     }
 }

@@ -4,11 +4,11 @@
 
 use super::User;
 use crate::{
-    kernel_ext::wait::{
-        self,
-        Woken, //
+    kernel_ext::wait,
+    ring::{
+        protocol::Woken,
+        Event, //
     },
-    ring::Event,
     stats::Counter, //
 };
 use core::mem::size_of;
@@ -24,6 +24,8 @@ pub(crate) struct GetEvents {
     pub(crate) events: usize,
     /// Wait no longer than that, in nanoseconds, which aren't negative. [`None`] is for ever.
     pub(crate) timeout: Option<i64>,
+    /// After so many nanoseconds one event is enough, if there is a number.
+    pub(crate) min_wait: Option<i64>,
 }
 
 impl User {
@@ -37,24 +39,46 @@ impl User {
         }
         // No ring has more, so more can't be waited for or read at once.
         let nr = u32::try_from(args.nr).unwrap_or(u32::MAX);
-        let min_nr = u32::try_from(args.min_nr).unwrap_or(u32::MAX);
+        let mut min_nr = u32::try_from(args.min_nr).unwrap_or(u32::MAX);
 
-        let mut got = self.ring.reap(args.events, nr)?;
+        let got = self.ring.reap(args.events, nr)?;
         if got >= min_nr || args.timeout == Some(0) {
             return Ok(got);
         }
-        let deadline = args
-            .timeout
-            .map(|timeout| wait::now().saturating_add(timeout));
+        let now = wait::now();
+        let after = |timeout: i64| now.saturating_add(timeout);
+        let deadline = args.timeout.map(after);
+        let first = args.min_wait.map(after);
+        if let Some(first) = first.filter(|first| deadline.is_none_or(|last| *first < last)) {
+            let (got, woken) = self.wait(args, got, min_nr, nr, Some(first))?;
+            if got > 0 || woken != Woken::TimedOut {
+                return Ok(got);
+            }
+            min_nr = 1;
+        }
+        Ok(self.wait(args, got, min_nr, nr, deadline)?.0)
+    }
+
+    /// Reads events in addition to `got` until they are `enough`, `nr` at most. Returns how many
+    /// were read altogether, and why it ended. Errors as above.
+    fn wait(
+        &self,
+        args: &GetEvents,
+        mut got: u32,
+        enough: u32,
+        nr: u32,
+        deadline: Option<i64>,
+    ) -> Result<(u32, Woken)> {
         loop {
-            let woken = self.ring.wait(min_nr - got, deadline, || self.is_dead());
+            let woken = self.ring.wait(enough - got, deadline, || self.is_dead());
             let at = args.events.wrapping_add(got as usize * size_of::<Event>());
             let more = self.ring.reap(at, nr - got);
+            self.ring.pass_on();
             let end = match more {
                 Ok(more) => {
                     got += more;
-                    if got >= min_nr {
-                        return Ok(got);
+                    if got >= enough {
+                        return Ok((got, Woken::Ready));
                     }
                     if self.is_dead() {
                         Counter::KilledWaits.add(1);
@@ -63,14 +87,14 @@ impl User {
                         match woken {
                             // Somebody else was quicker.
                             Woken::Ready => continue,
-                            Woken::TimedOut => return Ok(got),
+                            Woken::TimedOut => return Ok((got, woken)),
                             Woken::Signal => EINTR,
                         }
                     }
                 }
                 Err(e) => e,
             };
-            return if got > 0 { Ok(got) } else { Err(end) };
+            return if got > 0 { Ok((got, woken)) } else { Err(end) };
         }
     }
 }

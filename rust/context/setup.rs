@@ -74,7 +74,7 @@ impl Contexts {
         let charge = quota.charge(layout.capacity() as usize, layout.bytes())?;
         let inflight = Inflight::new()?;
         let ours = inflight.clone_arc();
-        let owner = RingOwner::new(&self.engine.fs, layout)?;
+        let owner = RingOwner::new(&self.engine.fs, layout, self.siblings.pollers.clone())?;
         let ring = owner.share();
         let ctx = self.engine.contexts.alloc()?;
         let ctx = ctx.write_pin_init(try_pin_init!(Kioctx {

@@ -41,7 +41,8 @@ use crate::{
             HasRcuWork,
             RcuWork, //
         },
-        task, //
+        task,
+        wait::PollQueue, //
     },
     request::Inflight,
     ring::RingUser,
@@ -55,6 +56,7 @@ use kernel::{
     },
     new_spinlock_irq,
     prelude::*,
+    static_lock_class,
     sync::{
         atomic::{
             Full,
@@ -106,8 +108,8 @@ unsafe impl HasRcuWork for Kioctx {
     const OFFSET: usize = offset_of!(Kioctx, free);
 }
 
-/// What the contexts of an open file share: the table in which they are found, and those with
-/// requests in flight, so that closing the file can wait for all of them at once.
+/// What the contexts of an open file share: the table in which they are found, those with requests
+/// in flight, so that closing the file can wait for all of them at once, and who polls the file.
 #[pin_data]
 pub(super) struct Siblings {
     #[pin]
@@ -116,6 +118,7 @@ pub(super) struct Siblings {
     live: SpinLockIrq<Live>,
     #[pin]
     all_ended: Completion,
+    pub(super) pollers: Arc<PollQueue>,
 }
 
 struct Live {
@@ -131,8 +134,9 @@ struct Live {
 
 impl Siblings {
     pub(super) fn new() -> Result<Arc<Self>> {
+        let pollers = PollQueue::new(c"raio_pollers", static_lock_class!());
         Arc::pin_init(
-            pin_init!(Self {
+            try_pin_init!(Self {
                 table <- IdTable::new(),
                 live <- new_spinlock_irq!(
                     Live {
@@ -144,7 +148,8 @@ impl Siblings {
                     "raio_live"
                 ),
                 all_ended <- Completion::new(),
-            }),
+                pollers: Arc::pin_init(pollers, GFP_KERNEL_ACCOUNT)?,
+            }? Error),
             GFP_KERNEL_ACCOUNT,
         )
     }

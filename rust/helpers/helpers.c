@@ -139,16 +139,34 @@ long raio_wait_killable(struct completion *done, unsigned int seconds)
 	return wait_for_completion_killable_timeout(done, secs_to_jiffies(seconds));
 }
 
-bool raio_wq_has_sleeper(struct wait_queue_head *wq)
-{
-	return wq_has_sleeper(wq);
-}
-
 /* The caller has set its task state. NULL is for ever; 0 says time is up. */
 int raio_schedule_until(ktime_t *expires)
 {
 	return schedule_hrtimeout_range(expires, current->timer_slack_ns,
 					HRTIMER_MODE_ABS);
+}
+
+/*
+ * What set_user_sigmask() and restore_saved_sigmask_unless() do, which modules
+ * can't call. While TIF_RESTORE_SIGMASK is set, the way back to user space
+ * restores the mask after it has called the handlers.
+ */
+void raio_sigmask_begin(sigset_t *mask)
+{
+	set_restore_sigmask();
+	sigdelsetmask(mask, sigmask(SIGKILL) | sigmask(SIGSTOP));
+	sigprocmask(SIG_SETMASK, mask, &current->saved_sigmask);
+}
+
+void raio_sigmask_end(void)
+{
+	if (test_and_clear_restore_sigmask())
+		sigprocmask(SIG_SETMASK, &current->saved_sigmask, NULL);
+}
+
+bool raio_signal_pending(void)
+{
+	return signal_pending(current);
 }
 
 struct vfsmount *raio_file_mount(struct file *file)

@@ -13,6 +13,7 @@
 #include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/percpu-refcount.h>
+#include <linux/signal_types.h>
 #include <linux/uio.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -64,8 +65,10 @@ void raio_report_stuck(struct file *file, size_t nr, unsigned int seconds);
 
 int raio_mutex_lock_killable(struct mutex *lock);
 long raio_wait_killable(struct completion *done, unsigned int seconds);
-bool raio_wq_has_sleeper(struct wait_queue_head *wq);
 int raio_schedule_until(ktime_t *expires);
+void raio_sigmask_begin(sigset_t *mask);
+void raio_sigmask_end(void);
+bool raio_signal_pending(void);
 
 struct folio *raio_ring_folio(struct address_space *mapping, pgoff_t index);
 void *raio_folio_address(struct folio *folio);

@@ -1,37 +1,61 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A wait queue whose waiters each wait for a level, and are woken only when it is reached.
+//! Wait queues: one whose waiters each wait for a level, and one for `poll(2)`.
 //!
-//! C header: `include/linux/wait.h`.
+//! C headers: `include/linux/wait.h`, `include/linux/poll.h`.
 //!
-//! The two sides of the protocol, each of which must see the other:
+//! Neither has a barrier of its own on the waker's side: who wakes makes the change visible, then
+//! has a full barrier, then asks [`LevelQueue::any`] or [`PollQueue::any`]. The waiter's side has
+//! one, see [`Waiter::enqueue`] and [`PollQueue::register`].
 //!
-//! * The waker makes its change visible, then [`LevelQueue::wake`] has a full barrier before it
-//!   looks for waiters.
-//! * The waiter queues itself and sets its state, which is a full barrier (`set_current_state()` in
-//!   `prepare_to_wait_event()`), before it looks at the condition.
+//! # Locks
+//!
+//! Each queue's own, a spin lock with interrupts off, in which the scheduler's nest, and for
+//! [`PollQueue`] what `poll(2)` and `epoll(7)` take when they are woken.
 
 use crate::bindings;
-use core::ptr;
-use kernel::{ffi, prelude::*, sync::LockClassKey, types::Opaque};
+use core::{marker::PhantomData, ptr};
+use kernel::{
+    ffi,
+    fs::File,
+    prelude::*,
+    sync::LockClassKey,
+    types::Opaque, //
+};
 
-/// Why a wait ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Woken {
-    /// The condition holds.
-    Ready,
-    /// The time is over and the condition doesn't hold.
-    TimedOut,
-    /// A signal is pending and the condition doesn't hold.
-    Signal,
+/// Initialises a queue. `init_waitqueue_head()` is a macro.
+fn queue_head(
+    name: &'static CStr,
+    key: Pin<&'static LockClassKey>,
+) -> impl PinInit<Opaque<bindings::wait_queue_head>> {
+    Opaque::ffi_init(move |slot: *mut bindings::wait_queue_head| {
+        // SAFETY: `slot` is memory for a wait queue that stays where it is; `name` and `key` live
+        // for ever.
+        unsafe { bindings::__init_waitqueue_head(slot, name.as_char_ptr(), key.as_ptr()) }
+    })
 }
 
-/// The queue.
+/// Is anybody on that queue?
+///
+/// # Safety
+///
+/// It must be initialised.
+#[inline]
+unsafe fn active(queue: &Opaque<bindings::wait_queue_head>) -> bool {
+    // SAFETY: Initialised, so there is a list, whose head isn't moved. Volatile: others change it,
+    // and whatever is read is only compared.
+    unsafe {
+        let head = &raw const (*queue.get()).head;
+        !ptr::eq((&raw const (*head).next).read_volatile(), head)
+    }
+}
+
+/// A queue whose waiters each wait for a level. They share what is there: a [`wake`](Self::wake)
+/// of some level wakes those for whom it is enough together, who came first first.
 ///
 /// # Invariants
 ///
-/// Each entry is the `entry` of a [`Waiter`] in a frame of [`LevelQueue::wait`] that hasn't
-/// returned.
+/// Each entry is the `entry` of a [`Frame`] of [`LevelQueue::with_waiter`] that hasn't returned.
 #[pin_data]
 pub(crate) struct LevelQueue {
     #[pin]
@@ -44,7 +68,7 @@ unsafe impl Send for LevelQueue {}
 unsafe impl Sync for LevelQueue {}
 
 #[repr(C)]
-struct Waiter {
+struct Frame {
     entry: bindings::wait_queue_entry,
     level: u32,
 }
@@ -52,105 +76,178 @@ struct Waiter {
 impl LevelQueue {
     /// A queue without waiters.
     pub(crate) fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
-        pin_init!(Self {
-            inner <- Opaque::ffi_init(|slot: *mut bindings::wait_queue_head| {
-                // SAFETY: `slot` is memory for a wait queue that stays where it is; `name` and
-                // `key` live for ever.
-                unsafe { bindings::__init_waitqueue_head(slot, name.as_char_ptr(), key.as_ptr()) }
-            }),
-        })
+        pin_init!(Self { inner <- queue_head(name, key) })
     }
 
-    /// Wakes those who wait for a level of at most `level()`, which is only asked if somebody
-    /// waits. What the caller did before is visible to each waiter that isn't seen here.
+    /// Is anybody queued? Who was so before the caller's last full barrier is.
     #[inline]
-    pub(crate) fn wake(&self, level: impl FnOnce() -> u32) {
-        // SAFETY: Initialised. The function has the full barrier that pairs with the waiter's.
-        if unsafe { bindings::raio_wq_has_sleeper(self.inner.get()) } {
-            let key = ptr::without_provenance_mut(level() as usize);
-            // SAFETY: Initialised; `Self::woken` knows what the key is.
-            unsafe { bindings::__wake_up(self.inner.get(), bindings::TASK_NORMAL, 0, key) };
-        }
+    pub(crate) fn any(&self) -> bool {
+        // SAFETY: `new` has initialised it.
+        unsafe { active(&self.inner) }
+    }
+
+    /// Wakes as many as `level` is enough for.
+    pub(crate) fn wake(&self, mut level: u32) {
+        self.wake_key((&raw mut level).cast());
     }
 
     /// Wakes all.
     pub(crate) fn wake_all(&self) {
-        self.wake(|| u32::MAX);
+        self.wake_key(ptr::null_mut());
+    }
+
+    /// `left` is null, or a level of which each who is woken takes a share.
+    fn wake_key(&self, left: *mut ffi::c_void) {
+        // SAFETY: Initialised; `Self::woken` knows what the key is.
+        unsafe { bindings::__wake_up(self.inner.get(), bindings::TASK_NORMAL, 0, left) };
     }
 
     /// # Safety
     ///
-    /// To be called by the C side only, as the function of a [`Waiter`]'s entry, with what
-    /// [`LevelQueue::wake`] passed as the key.
+    /// To be called by the C side only, as the function of a [`Frame`]'s entry, with what
+    /// [`LevelQueue::wake_key`] passed as the key.
     unsafe extern "C" fn woken(
         entry: *mut bindings::wait_queue_entry,
         mode: ffi::c_uint,
         flags: ffi::c_int,
         key: *mut ffi::c_void,
     ) -> ffi::c_int {
-        // SAFETY: By the invariant the entry is the first field of a `Waiter`, alive because the
+        // SAFETY: By the invariant the entry is the first field of a `Frame`, alive because the
         // queue's lock is held and it is still on it.
-        let level = unsafe { (*entry.cast::<Waiter>()).level };
-        if key.addr() < level as usize {
-            return 0;
+        let level = unsafe { (*entry.cast::<Frame>()).level };
+        // SAFETY: Null, or of the frame of `wake`, which waits for us.
+        if let Some(left) = unsafe { key.cast::<u32>().as_mut() } {
+            match left.checked_sub(level) {
+                Some(rest) => *left = rest,
+                // Perhaps it is enough for one who came later, if there is anything.
+                None => return if *left == 0 { -1 } else { 0 },
+            }
         }
         // SAFETY: Called as the C side would. It wakes first and then leaves the list with a
         // release, after which the entry isn't touched: its frame may be gone.
         unsafe { bindings::autoremove_wake_function(entry, mode, flags, key) }
     }
 
-    /// Waits until `ready` says so, until `deadline` (nanoseconds of the monotonic clock; `None`
-    /// is for ever) or a signal. It is woken by a [`wake`](Self::wake) of at least `level`, or by
-    /// nothing in particular. `ready` must not sleep.
-    pub(crate) fn wait(
+    /// Runs `f` with a place in the queue for somebody who waits for `level`, at least 1, until
+    /// `deadline` (nanoseconds of the monotonic clock; [`None`] is for ever) or a signal.
+    pub(crate) fn with_waiter<R>(
         &self,
         level: u32,
         deadline: Option<i64>,
-        mut ready: impl FnMut() -> bool,
-    ) -> Woken {
-        let waiter: Opaque<Waiter> = Opaque::zeroed();
-        let waiter = &waiter;
-        let entry = waiter.get().cast::<bindings::wait_queue_entry>();
-        // SAFETY: Memory of our frame that nobody else has seen. `Waiter` is `repr(C)`.
+        f: impl FnOnce(&mut Waiter<'_>) -> R,
+    ) -> R {
+        let frame: Opaque<Frame> = Opaque::zeroed();
+        let frame = &frame;
+        let entry = frame.get().cast::<bindings::wait_queue_entry>();
+        // Exclusive entries are queued at the end, so that who came first is woken first.
+        // SAFETY: Memory of our frame that nobody else has seen. `Frame` is `repr(C)`.
         unsafe {
-            bindings::init_wait_entry(entry, 0);
+            bindings::init_wait_entry(entry, bindings::WQ_FLAG_EXCLUSIVE as ffi::c_int);
             (*entry).func = Some(Self::woken);
-            (*waiter.get()).level = level;
+            (*frame.get()).level = level;
         }
-
-        let mut expired = false;
-        let woken = loop {
-            // INVARIANT: The entry is in our frame, and `finish_wait` below takes it off.
-            // SAFETY: Both are initialised.
-            let signal = unsafe {
-                bindings::prepare_to_wait_event(
-                    self.inner.get(),
-                    entry,
-                    bindings::TASK_INTERRUPTIBLE as ffi::c_int,
-                )
-            } != 0;
-            if ready() {
-                break Woken::Ready;
-            }
-            if signal {
-                break Woken::Signal;
-            }
-            if expired {
-                break Woken::TimedOut;
-            }
-            let mut until = deadline.unwrap_or(0);
-            let until: *mut i64 = match deadline {
-                Some(_) => &mut until,
-                None => ptr::null_mut(),
-            };
-            // SAFETY: A time in our frame, or null for no end.
-            expired = unsafe { bindings::raio_schedule_until(until) } == 0;
-        };
+        let ret = f(&mut Waiter {
+            queue: self,
+            entry,
+            deadline,
+            _frame: PhantomData,
+        });
         // SAFETY: Both are initialised. When this returns, nobody has the entry any more.
         unsafe { bindings::finish_wait(self.inner.get(), entry) };
-        woken
+        ret
     }
 }
+
+/// A place in a [`LevelQueue`].
+///
+/// # Invariants
+///
+/// `entry` is an initialised one of a frame that is there for `'a`.
+pub(crate) struct Waiter<'a> {
+    queue: &'a LevelQueue,
+    entry: *mut bindings::wait_queue_entry,
+    deadline: Option<i64>,
+    _frame: PhantomData<&'a mut Frame>,
+}
+
+impl Waiter<'_> {
+    /// Queues the caller, about to sleep, and has a full barrier after that (`set_current_state()`
+    /// in `prepare_to_wait_event()`). False if a signal is pending; the caller is not queued then.
+    pub(crate) fn enqueue(&mut self) -> bool {
+        // INVARIANT: The entry is in the frame of `with_waiter`, which takes it off.
+        // SAFETY: Both are initialised.
+        let ret = unsafe {
+            bindings::prepare_to_wait_event(
+                self.queue.inner.get(),
+                self.entry,
+                bindings::TASK_INTERRUPTIBLE as ffi::c_int,
+            )
+        };
+        ret == 0
+    }
+
+    /// Sleeps until woken. False if that is because the time is over. To be called after
+    /// [`Self::enqueue`], with nothing in between that sleeps.
+    pub(crate) fn sleep(&mut self) -> bool {
+        let mut until = self.deadline.unwrap_or(0);
+        let until: *mut i64 = match self.deadline {
+            Some(_) => &mut until,
+            None => ptr::null_mut(),
+        };
+        // SAFETY: A time in our frame, or null for no end.
+        unsafe { bindings::raio_schedule_until(until) != 0 }
+    }
+}
+
+/// The queue of those who poll a file. The kernel crate's `PollCondVar` waits for RCU when it is
+/// dropped, so it can't be dropped everywhere. This one must live until the file is released, when
+/// nobody polls it any more.
+#[pin_data]
+pub(crate) struct PollQueue {
+    #[pin]
+    inner: Opaque<bindings::wait_queue_head>,
+}
+
+// SAFETY: A wait queue may be used from every thread.
+unsafe impl Send for PollQueue {}
+// SAFETY: A wait queue may be used from every thread at the same time.
+unsafe impl Sync for PollQueue {}
+
+impl PollQueue {
+    /// A queue without waiters.
+    pub(crate) fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
+        pin_init!(Self { inner <- queue_head(name, key) })
+    }
+
+    /// Is anybody queued? Who was so before the caller's last full barrier is.
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        // SAFETY: `new` has initialised it.
+        unsafe { active(&self.inner) }
+    }
+
+    /// Tells that there is something to read. Any context.
+    pub(crate) fn wake_readable(&self) {
+        let key = ptr::without_provenance_mut(READABLE as usize);
+        // SAFETY: Initialised. Of those who asked to be the only one, one is woken.
+        unsafe { bindings::__wake_up(self.inner.get(), bindings::TASK_NORMAL, 1, key) };
+    }
+
+    /// Queues who polls `file`, and has a full barrier after that (`poll_wait()` has).
+    ///
+    /// # Safety
+    ///
+    /// `self` must live until `file` is released, and `table` be null or what the file's `poll`
+    /// was called with.
+    pub(crate) unsafe fn register(&self, file: &File, table: *mut bindings::poll_table) {
+        // SAFETY: A live file and its table, or none; the queue lives for as long as anybody may be
+        // on it, as the caller says.
+        unsafe { bindings::poll_wait(file.as_ptr(), self.inner.get(), table) }
+    }
+}
+
+/// What `poll(2)` says of a file from which something can be read.
+pub(crate) const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
 
 /// The monotonic clock in nanoseconds.
 pub(crate) fn now() -> i64 {

@@ -20,7 +20,10 @@ use crate::{
             PageFile,
             PseudoFs, //
         },
-        wait::LevelQueue, //
+        wait::{
+            LevelQueue,
+            PollQueue, //
+        }, //
     },
 };
 use core::{cell::UnsafeCell, mem::offset_of, ops::Deref};
@@ -46,8 +49,8 @@ use kernel::{
 pub(crate) struct RingOwner(Arc<Ring>);
 
 impl RingOwner {
-    /// A ring without pages. Fails with `ENOMEM`.
-    pub(crate) fn new(fs: &PseudoFs, layout: Layout) -> Result<Self> {
+    /// A ring without pages, whose events `pollers` are told of. Fails with `ENOMEM`.
+    pub(crate) fn new(fs: &PseudoFs, layout: Layout, pollers: Arc<PollQueue>) -> Result<Self> {
         let file = PageFile::new(fs, c"[raio]", layout.pages())?;
         let ring = Arc::pin_init(
             pin_init!(Ring {
@@ -65,6 +68,7 @@ impl RingOwner {
                     "raio_completion_lock"
                 ),
                 waiters <- LevelQueue::new(c"raio_waiters", static_lock_class!()),
+                pollers,
             }),
             GFP_KERNEL_ACCOUNT,
         )?;

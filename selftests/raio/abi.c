@@ -54,7 +54,7 @@ CHECK_OFFSET(raio_submit, iocbs, 16);
 CHECK_OFFSET(raio_submit, flags, 24);
 CHECK_OFFSET(raio_submit, resv, 28);
 
-CHECK_SIZE(raio_getevents, 48);
+CHECK_SIZE(raio_getevents, 72);
 CHECK_OFFSET(raio_getevents, ctx, 0);
 CHECK_OFFSET(raio_getevents, min_nr, 8);
 CHECK_OFFSET(raio_getevents, nr, 16);
@@ -62,6 +62,10 @@ CHECK_OFFSET(raio_getevents, events, 24);
 CHECK_OFFSET(raio_getevents, timeout, 32);
 CHECK_OFFSET(raio_getevents, flags, 40);
 CHECK_OFFSET(raio_getevents, resv, 44);
+CHECK_OFFSET(raio_getevents, sigmask, 48);
+CHECK_OFFSET(raio_getevents, sigsetsize, 56);
+CHECK_OFFSET(raio_getevents, resv2, 60);
+CHECK_OFFSET(raio_getevents, min_wait, 64);
 
 CHECK_SIZE(raio_stats, 152);
 CHECK_OFFSET(raio_stats, flags, 0);
@@ -95,7 +99,7 @@ static_assert(RAIO_IOC_STATS == 0xc098bd01, "RAIO_IOC_STATS");
 static_assert(RAIO_IOC_SETUP == 0xc028bd02, "RAIO_IOC_SETUP");
 static_assert(RAIO_IOC_DESTROY == 0x4010bd03, "RAIO_IOC_DESTROY");
 static_assert(RAIO_IOC_SUBMIT == 0x4020bd04, "RAIO_IOC_SUBMIT");
-static_assert(RAIO_IOC_GETEVENTS == 0x4030bd05, "RAIO_IOC_GETEVENTS");
+static_assert(RAIO_IOC_GETEVENTS == 0x4048bd05, "RAIO_IOC_GETEVENTS");
 
 #define MAX_ARG_SIZE	((1U << _IOC_SIZEBITS) - 1)
 #define FIRST_FREE_NR	0x06
@@ -138,6 +142,7 @@ TEST_F(query, opcodes)
 
 TEST_F(query, flags)
 {
+	EXPECT_EQ(RAIO_FEAT_POLL | RAIO_FEAT_SIGMASK | RAIO_FEAT_MIN_WAIT, self->query.features);
 	EXPECT_EQ(IOCB_FLAG_RESFD, self->query.iocb_flags & ~(uint64_t)IOCB_FLAG_IOPRIO);
 	EXPECT_EQ(0, self->query.setup_flags);
 	EXPECT_LE(1024, self->query.max_events);
@@ -277,10 +282,12 @@ FIXTURE_VARIANT_ADD(call, getevents)
 {
 	.dir = _IOC_WRITE,
 	.nr = 0x05,
-	.size = 48,
+	.size = 72,
+	.first = 48,
 	.flags = {
 		offsetof(struct raio_getevents, flags),
 		offsetof(struct raio_getevents, resv),
+		offsetof(struct raio_getevents, resv2),
 		-1
 	},
 };

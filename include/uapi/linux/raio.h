@@ -54,6 +54,11 @@ struct raio_ring {
 #define RAIO_RING_COMPAT_FEATURES	1
 #define RAIO_RING_INCOMPAT_FEATURES	0
 
+/* raio_query.features */
+#define RAIO_FEAT_POLL		(1ULL << 0)	/* poll(2) tells of events */
+#define RAIO_FEAT_SIGMASK	(1ULL << 1)	/* raio_getevents.sigmask */
+#define RAIO_FEAT_MIN_WAIT	(1ULL << 2)	/* raio_getevents.min_wait */
+
 /**
  * struct raio_query - what this module can do
  * @flags:		in: must be 0
@@ -133,7 +138,7 @@ struct raio_submit {
 };
 
 /**
- * struct raio_getevents - read events, as io_getevents(2)
+ * struct raio_getevents - read events, as io_getevents(2) and io_pgetevents(2)
  * @ctx:	the handle
  * @min_nr:	wait for so many
  * @nr:		read at most so many
@@ -142,8 +147,14 @@ struct raio_submit {
  *		wait, relative; 0 to wait for as long as it takes
  * @flags:	must be 0
  * @resv:	must be 0
+ * @sigmask:	address of the signal mask during the wait, 0 for none
+ * @sigsetsize:	its size, 8
+ * @resv2:	must be 0
+ * @min_wait:	nanoseconds after which one event is enough; 0 for none
  *
- * The ioctl returns how many were read.
+ * The ioctl returns how many were read. With @min_wait, it waits for @min_nr
+ * until so much time has passed; then it returns what is there, or waits for
+ * the first event. @timeout still ends it.
  */
 struct raio_getevents {
 	__u64	ctx;
@@ -153,6 +164,10 @@ struct raio_getevents {
 	__u64	timeout;
 	__u32	flags;
 	__u32	resv;
+	__u64	sigmask;
+	__u32	sigsetsize;
+	__u32	resv2;
+	__u64	min_wait;
 };
 
 /**

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The signal mask of the current task during a call.
+//!
+//! C header: `include/linux/sched/signal.h`. Locks: the task's `siglock`.
+
+use super::user;
+use crate::bindings;
+use core::mem::size_of;
+use kernel::{
+    error::code,
+    prelude::*,
+    transmute::FromBytes, //
+};
+
+/// A mask as user space has it.
+#[repr(transparent)]
+struct Mask(bindings::sigset_t);
+
+// SAFETY: Integers only.
+unsafe impl FromBytes for Mask {}
+
+/// Makes a call that may sleep under the mask of `size` bytes at `addr` of the caller, or under its
+/// own if `addr` is 0. `EINVAL` if the mask isn't of the kernel's size, `EFAULT`.
+///
+/// If there was nothing to do before a signal came, the call was interrupted: it gives `EINTR`, or,
+/// under a mask, is made again unless the signal has a handler, which is then called under it.
+pub(crate) fn under(addr: usize, size: usize, call: impl FnOnce() -> Result<u32>) -> Result<u32> {
+    if addr == 0 {
+        return interrupted(call(), EINTR);
+    }
+    if size != size_of::<Mask>() {
+        return Err(EINVAL);
+    }
+    let mut mask: Mask = user::read(addr)?;
+    // SAFETY: A mask in our frame.
+    unsafe { bindings::raio_sigmask_begin(&mut mask.0) };
+    let ret = call();
+    if signal_pending() {
+        // The way back to user space restores the mask.
+        return interrupted(ret, code::ERESTARTNOHAND);
+    }
+    // SAFETY: After its beginning, by the same task.
+    unsafe { bindings::raio_sigmask_end() };
+    ret
+}
+
+fn interrupted(ret: Result<u32>, e: Error) -> Result<u32> {
+    if (ret == Ok(0) || ret == Err(EINTR)) && signal_pending() {
+        return Err(e);
+    }
+    ret
+}
+
+fn signal_pending() -> bool {
+    // SAFETY: It may always be called.
+    unsafe { bindings::raio_signal_pending() }
+}
