@@ -41,6 +41,9 @@ demo: ## fio over raio, kernel AIO and io_uring, side by side
 bench: ## raio beside kernel AIO, in instructions and in pairs by the wall
 	scripts/bench
 
+model: ## every interleaving of the ring's protocol, by loom
+	cargo test --release --manifest-path tools/Cargo.toml -p raio-model
+
 test: ## all tests; the last line counts them
 	scripts/test
 
@@ -76,5 +79,5 @@ clean: ## remove what was built here (the cache stays)
 		-name '.*.cmd' -o -name modules.order -o -name Module.symvers -o \
 		-name bindings_generated.rs \) -not -path './.git/*' -delete
 
-.PHONY: modules modules_install help prepare kernels module tools demo bench test test-full mutants \
+.PHONY: modules modules_install help prepare kernels module tools demo bench model test test-full mutants \
 	guest vng clippy lint rustfmt-check doc clean
