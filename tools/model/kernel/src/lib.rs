@@ -49,6 +49,8 @@ pub mod sync {
         pub struct Acquire;
         /// See the kernel.
         pub struct Release;
+        /// See the kernel. The protocol has no use for it, but some mutants.
+        pub struct Relaxed;
 
         impl Order for Acquire {
             fn order() -> Ordering {
@@ -67,6 +69,12 @@ pub mod sync {
                 } else {
                     Ordering::Relaxed
                 }
+            }
+        }
+
+        impl Order for Relaxed {
+            fn order() -> Ordering {
+                Ordering::Relaxed
             }
         }
 
