@@ -14,6 +14,9 @@ use std::{
     ptr,
 };
 
+/// The size of the kernel's signal masks: a bit for each of 64 signals.
+pub const SIGSETSIZE: usize = 64 / 8;
+
 /// # Safety
 ///
 /// As for the system call.
@@ -77,8 +80,7 @@ pub unsafe fn pgetevents(
     timeout: *const libc::timespec,
     sigmask: *const libc::sigset_t,
 ) -> c_int {
-    /// `struct __aio_sigset`, with the size of the kernel's mask: a bit for
-    /// each of 64 signals.
+    /// `struct __aio_sigset`.
     #[repr(C)]
     struct SigSet {
         mask: *const libc::sigset_t,
@@ -86,7 +88,7 @@ pub unsafe fn pgetevents(
     }
     let sigset = SigSet {
         mask: sigmask,
-        size: 64 / 8,
+        size: SIGSETSIZE,
     };
     let args = [
         ctx as usize,

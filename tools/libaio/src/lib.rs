@@ -10,8 +10,7 @@
 //! in [`io_queue_init`].
 //!
 //! What raio doesn't do yet: `io_cancel` returns `-EINVAL`, as kernel AIO
-//! does for a request that can't be cancelled, and so does `io_pgetevents`
-//! with a signal mask.
+//! does for a request that can't be cancelled.
 //!
 //! `RAIO_DEVICE` names another device. With `RAIO_FALLBACK=1` a process that
 //! finds no device uses the kernel's own AIO; without, `io_setup` returns
@@ -139,24 +138,8 @@ unsafe fn getevents(
             return 0;
         }
     }
-    let _errno = Errno::keep();
-    match device::mode() {
-        Mode::Device(fd) => {
-            let mut arg = raio_getevents {
-                ctx: address(ctx),
-                min_nr: min_nr as i64,
-                nr: nr as i64,
-                events: address(events),
-                timeout: address(timeout),
-                ..Default::default()
-            };
-            // SAFETY: the caller's promise.
-            returned(fd, unsafe { raw::getevents(fd, &mut arg) })
-        }
-        // SAFETY: the caller's promise.
-        Mode::KernelAio => unsafe { aio::getevents(ctx, min_nr, nr, events, timeout) },
-        Mode::None => EINVAL,
-    }
+    // SAFETY: the caller's promise.
+    unsafe { io_pgetevents(ctx, min_nr, nr, events, timeout, ptr::null()) }
 }
 
 /// io_setup(2): makes a context for `maxevents` requests.
@@ -244,30 +227,43 @@ pub unsafe extern "C" fn raio_io_getevents_0_4(
     unsafe { getevents(ctx, min_nr, nr, events, timeout) }
 }
 
-/// io_pgetevents(2): reads events under a signal mask, which has to be null
-/// over raio for now.
+/// io_pgetevents(2): reads events under a signal mask, if there is one.
 ///
 /// # Safety
 ///
-/// As for [`raio_io_getevents_0_4`].
+/// As for [`raio_io_getevents_0_4`], and `sigmask` must be good or null.
 #[no_mangle]
 pub unsafe extern "C" fn io_pgetevents(
     ctx: Context,
     min_nr: c_long,
     nr: c_long,
     events: *mut io_event,
-    timeout: *mut libc::timespec,
+    timeout: *const libc::timespec,
     sigmask: *const libc::sigset_t,
 ) -> c_int {
-    if sigmask.is_null() {
-        // SAFETY: the caller's promise.
-        return unsafe { getevents(ctx, min_nr, nr, events, timeout) };
-    }
     let _errno = Errno::keep();
     match device::mode() {
-        Mode::Device(_) | Mode::None => EINVAL,
+        Mode::Device(fd) => {
+            let mut arg = raio_getevents {
+                ctx: address(ctx),
+                min_nr: min_nr as i64,
+                nr: nr as i64,
+                events: address(events),
+                timeout: address(timeout),
+                sigmask: address(sigmask),
+                sigsetsize: aio::SIGSETSIZE as u32,
+                ..Default::default()
+            };
+            // SAFETY: the caller's promise.
+            returned(fd, unsafe { raw::getevents(fd, &mut arg) })
+        }
+        // SAFETY: the caller's promise.
+        Mode::KernelAio if sigmask.is_null() => unsafe {
+            aio::getevents(ctx, min_nr, nr, events, timeout)
+        },
         // SAFETY: the caller's promise.
         Mode::KernelAio => unsafe { aio::pgetevents(ctx, min_nr, nr, events, timeout, sigmask) },
+        Mode::None => EINVAL,
     }
 }
 

@@ -46,6 +46,13 @@ static const char *mode;
 static char buffer[4096];
 static int called;
 
+static int signals;
+
+static void handled(int signal)
+{
+	__atomic_add_fetch(&signals, signal == SIGUSR1, __ATOMIC_RELAXED);
+}
+
 static int is(const char *name)
 {
 	return !strcmp(mode, name);
@@ -102,8 +109,15 @@ static void rw(void)
 	CHECK(io_pgetevents(ctx, 1, 1, &event, &second, NULL), 1);
 	CHECK(*(char *)event.data, 'r');
 	CHECK(buffer[4095], 'x');
-	CHECK(io_pgetevents(ctx, 0, 1, &event, &zero, &mask),
-	      is("device") ? -EINVAL : 0);
+	CHECK(io_pgetevents(ctx, 0, 1, &event, &zero, &mask), 0);
+	sigaddset(&mask, SIGUSR1);
+	CHECK(sigprocmask(SIG_BLOCK, &mask, NULL), 0);
+	CHECK(raise(SIGUSR1), 0);
+	CHECK(io_pgetevents(ctx, 1, 1, &event, &zero, &mask), 0);
+	signal(SIGUSR1, handled);
+	sigemptyset(&mask);
+	CHECK(io_pgetevents(ctx, 1, 1, &event, &second, &mask), -EINTR);
+	CHECK(__atomic_load_n(&signals, __ATOMIC_RELAXED), 1);
 
 	/* An error of the request's file is not taken for one of the device's. */
 	iocb = request(IOCB_CMD_PREAD, 999, "r");

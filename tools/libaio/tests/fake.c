@@ -20,6 +20,7 @@ int fake_calls;
 int ioctl(int fd, unsigned long nr, ...)
 {
 	struct raio_getevents *getevents;
+	unsigned long sigset[2];
 	struct raio_destroy *destroy;
 	struct raio_submit *submit;
 	struct raio_setup *setup;
@@ -58,9 +59,11 @@ int ioctl(int fd, unsigned long nr, ...)
 			       submit->iocbs);
 	case RAIO_IOC_GETEVENTS:
 		getevents = arg;
-		return syscall(SYS_io_getevents, getevents->ctx,
+		sigset[0] = getevents->sigmask;
+		sigset[1] = getevents->sigsetsize;
+		return syscall(SYS_io_pgetevents, getevents->ctx,
 			       getevents->min_nr, getevents->nr,
-			       getevents->events, getevents->timeout);
+			       getevents->events, getevents->timeout, sigset);
 	}
 	errno = ENOTTY;
 	return -1;

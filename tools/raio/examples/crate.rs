@@ -7,11 +7,14 @@
 
 use raio::{Buffer, Completion, Context, Device, Request};
 use std::{
-    fs::{File, OpenOptions},
-    io,
+    fs::{self, File, OpenOptions},
+    io::{self, Read},
+    os::fd::{AsFd, AsRawFd, FromRawFd},
     process::ExitCode,
+    time::Duration,
 };
 
+const CONTROL: &str = "/dev/raio_test_ctl";
 const BLOCK: usize = 4096;
 const BLOCKS: u64 = 500;
 
@@ -116,15 +119,72 @@ fn dropped_with_events_unread() -> io::Result<()> {
     Ok(())
 }
 
+/// An eventfd that counts, a device that can be polled, and a wait that is
+/// content with less.
+fn waiting() -> io::Result<()> {
+    let device = Device::open()?;
+    let mut context = device.setup(16)?;
+    let file = file()?;
+    // SAFETY: it has just been opened.
+    let mut eventfd = unsafe {
+        match libc::eventfd(0, libc::EFD_CLOEXEC) {
+            -1 => return Err(io::Error::last_os_error()),
+            fd => File::from_raw_fd(fd),
+        }
+    };
+    let mut poll = libc::pollfd {
+        fd: device.as_fd().as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one descriptor, and no time.
+    if unsafe { libc::poll(&mut poll, 1, 0) } != 0 {
+        return Err(io::Error::other("readable without an event"));
+    }
+
+    let counter = eventfd.try_clone()?;
+    let write = |n| Request::write(&file, vec![n as u8; BLOCK].into(), 0, n);
+    let mut requests = (0..3).map(|n| write(n).counted_by(&counter)).collect();
+    context.submit(&mut requests)?;
+    let mut count = [0; 8];
+    eventfd.read_exact(&mut count)?;
+    // SAFETY: one descriptor.
+    if unsafe { libc::poll(&mut poll, 1, -1) } != 1 || count == [0; 8] {
+        return Err(io::Error::other("an event that nobody is told of"));
+    }
+
+    // Of four, one is held by the selftests' device.
+    fs::write(CONTROL, "c0 mode hang")?;
+    let held = File::open("/dev/raio_test0")?;
+    context.submit(&mut vec![Request::read(
+        &held,
+        Buffer::zeroed(512, 512),
+        0,
+        3,
+    )])?;
+    let mut done = Vec::new();
+    let soon = Duration::from_millis(1);
+    let n = context.getevents_min_wait(4, 4, soon, None, &mut done)?;
+    fs::write(CONTROL, "c0 reset")?;
+    if n != 3 || context.getevents(1, 1, None, &mut done)? != 1 {
+        return Err(io::Error::other(format!(
+            "{n} of four, then {}",
+            done.len()
+        )));
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     type Test = (&'static str, fn() -> io::Result<()>);
-    let tests: [Test; 3] = [
+    let tests: [Test; 4] = [
         ("write_and_read", write_and_read),
         (
             "refused_requests_keep_their_buffers",
             refused_requests_keep_their_buffers,
         ),
         ("dropped_with_events_unread", dropped_with_events_unread),
+        ("waiting", waiting),
     ];
     println!("TAP version 13\n1..{}", tests.len());
     let mut status = ExitCode::SUCCESS;

@@ -23,6 +23,7 @@ pub struct Request<'fd> {
     offset: u64,
     user_data: u64,
     buffer: Buffer,
+    eventfd: Option<BorrowedFd<'fd>>,
 }
 
 impl<'fd> Request<'fd> {
@@ -33,7 +34,15 @@ impl<'fd> Request<'fd> {
             offset,
             user_data,
             buffer,
+            eventfd: None,
         }
+    }
+
+    /// Has the eventfd(2) `eventfd` count the completion, when it can be
+    /// reaped.
+    pub fn counted_by(mut self, eventfd: &'fd impl AsFd) -> Self {
+        self.eventfd = Some(eventfd.as_fd());
+        self
     }
 
     /// Reads into the whole of `buffer` from `offset` in the file.
@@ -149,6 +158,8 @@ impl Context {
                 aio_buf: start as usize as u64,
                 aio_nbytes: len as u64,
                 aio_offset: request.offset as i64,
+                aio_flags: request.eventfd.map_or(0, |_| IOCB_FLAG_RESFD),
+                aio_resfd: request.eventfd.map_or(0, |fd| fd.as_raw_fd() as u32),
                 ..Default::default()
             });
         }
@@ -192,6 +203,24 @@ impl Context {
         timeout: Option<Duration>,
         done: &mut Vec<Completion>,
     ) -> io::Result<usize> {
+        self.getevents_min_wait(min_nr, nr, Duration::ZERO, timeout, done)
+    }
+
+    /// The same, but when `min_wait` has passed, one completion is enough:
+    /// then it returns what is there, or waits for the first. A `min_wait` of
+    /// zero is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`getevents`](Self::getevents).
+    pub fn getevents_min_wait(
+        &mut self,
+        min_nr: u32,
+        nr: u32,
+        min_wait: Duration,
+        timeout: Option<Duration>,
+        done: &mut Vec<Completion>,
+    ) -> io::Result<usize> {
         if min_nr > nr {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
@@ -203,10 +232,11 @@ impl Context {
         self.events.clear();
         self.events.reserve(nr as usize);
         let room = &mut self.events.spare_capacity_mut()[..nr as usize];
+        let events = room.as_mut_ptr().cast();
         // SAFETY: there is room for `nr` events.
         let n = unsafe {
             self.calls
-                .getevents(self.ctx, min_nr, nr, room.as_mut_ptr().cast(), timeout)
+                .getevents(self.ctx, min_nr, nr, events, min_wait, timeout)
         }?;
         // SAFETY: the kernel has filled in that many.
         unsafe { self.events.set_len(n) };
@@ -317,6 +347,7 @@ impl Calls {
         min_nr: u32,
         nr: u32,
         events: *mut io_event,
+        min_wait: Duration,
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
         let timeout = timeout.map(|timeout| __kernel_timespec {
@@ -332,6 +363,7 @@ impl Calls {
                     nr: nr.into(),
                     events: events as usize as u64,
                     timeout: timeout as usize as u64,
+                    min_wait: min_wait.as_nanos().try_into().unwrap_or(u64::MAX),
                     ..Default::default()
                 };
                 // SAFETY: the caller's promise.
