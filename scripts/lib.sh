@@ -149,6 +149,16 @@ kvm_works()
 	grep -q yes "$answer"
 }
 
+# take_files DIR: prints what a guest prints, but what follows on a line
+# "### file NAME" goes to that file in DIR.
+take_files()
+{
+	awk -v out="$1" '
+		/^### file / { file = out "/" $3; next }
+		file { print >file; next }
+		{ print; fflush() }'
+}
+
 # need_flavour WORD: fails unless it names one of our kernels.
 need_flavour()
 {
