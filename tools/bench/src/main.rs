@@ -6,9 +6,12 @@
 //! well, times alone say little. In a guest whose clock counts instructions
 //! (`scripts/guest --icount`) the nanoseconds are instructions.
 
+mod growth;
 mod lifetimes;
 mod pairs;
 mod peers;
+mod requests;
+mod stopwatch;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -26,12 +29,19 @@ enum Bench {
     /// Set-up and destroy of contexts, and the exit of who has many, beside
     /// kernel AIO
     Lifetimes(lifetimes::Args),
+    /// What operations cost with more contexts, more events, larger rings,
+    /// beside kernel AIO; fails where raio's cost isn't flat but should be
+    Growth(growth::Args),
 }
 
 fn main() -> ExitCode {
-    let Bench::Lifetimes(args) = Args::parse().bench;
-    match lifetimes::run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+    let result = match Args::parse().bench {
+        Bench::Lifetimes(args) => lifetimes::run(&args).map(|()| true),
+        Bench::Growth(args) => growth::run(&args),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(e) => {
             eprintln!("raio-bench: {e}");
             ExitCode::FAILURE

@@ -10,9 +10,14 @@ use std::{
 /// How long the kernel gets to free what was left to it by the last measurement.
 const SETTLE: Duration = Duration::from_millis(50);
 
+/// Waits for that.
+pub(crate) fn settle() {
+    sleep(SETTLE);
+}
+
 /// Nanoseconds that `work` takes.
 pub(crate) fn time(work: impl FnOnce() -> io::Result<()>) -> io::Result<u64> {
-    sleep(SETTLE);
+    settle();
     let start = Instant::now();
     work()?;
     Ok(start.elapsed().as_nanos() as u64)

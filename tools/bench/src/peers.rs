@@ -1,20 +1,33 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Who is measured: raio, and the kernel's own AIO.
 
+use crate::requests::Requests;
+use libc::timespec;
 use raio::{
     raw,
-    sys::{raio_destroy, raio_setup},
+    sys::{io_event, raio_destroy, raio_getevents, raio_setup, raio_submit},
 };
-use std::{io, os::fd::AsRawFd, os::fd::OwnedFd};
+use std::{io, os::fd::AsRawFd, os::fd::OwnedFd, ptr};
 
 /// Something with contexts.
-pub(crate) trait Peer {
+pub(crate) trait Peer: Sync {
     /// The same for another process, which has nothing in common with this one.
     fn reopen(&self) -> io::Result<Box<dyn Peer>>;
     /// Makes a context for `nr_events` requests and returns its handle.
     fn setup(&self, nr_events: u32) -> io::Result<u64>;
     /// Destroys one.
     fn destroy(&self, ctx: u64) -> io::Result<()>;
+    /// Starts the first `n` of the requests and returns how many were taken.
+    fn submit(&self, ctx: u64, requests: &mut Requests, n: usize) -> io::Result<usize>;
+    /// Reads up to as many events as there is room for, waits for `min_nr`,
+    /// without a timeout for as long as it takes, and returns how many.
+    fn getevents(
+        &self,
+        ctx: u64,
+        min_nr: usize,
+        events: &mut [io_event],
+        timeout: Option<&timespec>,
+    ) -> io::Result<usize>;
 }
 
 /// The module, through its device.
@@ -52,6 +65,36 @@ impl Peer for Raio {
         unsafe { raw::destroy(self.0.as_raw_fd(), &mut arg) }?;
         Ok(())
     }
+
+    fn submit(&self, ctx: u64, requests: &mut Requests, n: usize) -> io::Result<usize> {
+        let mut arg = raio_submit {
+            ctx,
+            nr: n as i64,
+            iocbs: requests.pointers(n).addr() as u64,
+            ..Default::default()
+        };
+        // SAFETY: The requests touch no memory.
+        unsafe { raw::submit(self.0.as_raw_fd(), &mut arg) }.map(|n| n as usize)
+    }
+
+    fn getevents(
+        &self,
+        ctx: u64,
+        min_nr: usize,
+        events: &mut [io_event],
+        timeout: Option<&timespec>,
+    ) -> io::Result<usize> {
+        let mut arg = raio_getevents {
+            ctx,
+            min_nr: min_nr as i64,
+            nr: events.len() as i64,
+            events: events.as_mut_ptr().addr() as u64,
+            timeout: timeout.map_or(0, |timeout| ptr::from_ref(timeout).addr() as u64),
+            ..Default::default()
+        };
+        // SAFETY: `events` has room for `nr`.
+        unsafe { raw::getevents(self.0.as_raw_fd(), &mut arg) }.map(|n| n as usize)
+    }
 }
 
 /// The kernel's own AIO.
@@ -65,19 +108,36 @@ impl Peer for KernelAio {
     fn setup(&self, nr_events: u32) -> io::Result<u64> {
         let mut ctx = 0u64;
         // SAFETY: Writes the handle to `ctx`.
-        check(unsafe { libc::syscall(libc::SYS_io_setup, nr_events, &raw mut ctx) })?;
+        number(unsafe { libc::syscall(libc::SYS_io_setup, nr_events, &raw mut ctx) })?;
         Ok(ctx)
     }
 
     fn destroy(&self, ctx: u64) -> io::Result<()> {
         // SAFETY: There are no requests, and nobody here reads the ring.
-        check(unsafe { libc::syscall(libc::SYS_io_destroy, ctx) })
+        number(unsafe { libc::syscall(libc::SYS_io_destroy, ctx) })?;
+        Ok(())
+    }
+
+    fn submit(&self, ctx: u64, requests: &mut Requests, n: usize) -> io::Result<usize> {
+        let iocbs = requests.pointers(n);
+        // SAFETY: The requests touch no memory.
+        number(unsafe { libc::syscall(libc::SYS_io_submit, ctx, n, iocbs) })
+    }
+
+    fn getevents(
+        &self,
+        ctx: u64,
+        min_nr: usize,
+        events: &mut [io_event],
+        timeout: Option<&timespec>,
+    ) -> io::Result<usize> {
+        let timeout = timeout.map_or(ptr::null(), ptr::from_ref);
+        let (at, nr) = (events.as_mut_ptr(), events.len());
+        // SAFETY: `events` has room for `nr`.
+        number(unsafe { libc::syscall(libc::SYS_io_getevents, ctx, min_nr, nr, at, timeout) })
     }
 }
 
-fn check(ret: libc::c_long) -> io::Result<()> {
-    if ret < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+fn number(ret: libc::c_long) -> io::Result<usize> {
+    usize::try_from(ret).map_err(|_| io::Error::last_os_error())
 }
