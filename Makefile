@@ -38,8 +38,8 @@ tools: ## what runs in user space: libaio.so.1, raioctl, raio-stress, raio-bench
 demo: ## fio over raio, kernel AIO and io_uring, side by side
 	scripts/demo
 
-bench: ## raio beside kernel AIO, in instructions and in pairs by the wall
-	scripts/bench
+bench: ## raio beside kernel AIO, in instructions and by the wall (B=lifetimes, B=growth: that one)
+	scripts/bench $(B)
 
 model: ## every interleaving of the ring's protocol, by loom
 	cargo test --release --manifest-path tools/Cargo.toml -p raio-model
