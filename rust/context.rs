@@ -219,7 +219,7 @@ impl Kioctx {
     }
 
     fn is_dead(&self) -> bool {
-        // Relaxed: read between the full barriers of the wake-up protocol.
+        // Relaxed: who waits is queued before it reads this, under the lock that `wake_all` takes.
         self.dead.load(Relaxed) != 0
     }
 

@@ -322,7 +322,7 @@ impl Kioctx {
 
     /// Steps 1 to 4 of the end. `EINVAL` if it has begun already. Doesn't sleep.
     fn kill(&self) -> Result {
-        // Full: who is woken below sees it, see `is_dead`.
+        // Full: what comes below comes after it. Who is woken sees it, see `is_dead`.
         if self.dead.xchg(1, Full) != 0 {
             return Err(EINVAL);
         }
