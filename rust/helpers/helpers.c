@@ -181,14 +181,26 @@ void raio_file_disown(struct file *file)
 	WRITE_ONCE(file->f_op, file_inode(file)->i_fop);
 }
 
-/* A new, zeroed, unlocked page of the ring, with a reference for us. */
+/*
+ * Pages of rings are written to where they are directly mapped, also after they
+ * were moved to whatever page the kernel found, which might be in high memory.
+ */
+#ifdef CONFIG_HIGHMEM
+#error "raio needs all memory to be directly mapped"
+#endif
+
+/*
+ * A new, zeroed, unlocked page of the ring, with a reference for us. It can be
+ * moved, so it may lie where memory is to be offlined.
+ */
 struct folio *raio_ring_folio(struct address_space *mapping, pgoff_t index)
 {
 	struct folio *folio;
 
 	folio = __filemap_get_folio(mapping, index,
 				    FGP_LOCK | FGP_ACCESSED | FGP_CREAT,
-				    GFP_USER | __GFP_ZERO | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+				    GFP_HIGHUSER_MOVABLE | __GFP_ZERO |
+				    __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	if (!IS_ERR(folio))
 		folio_end_read(folio, true);
 	return folio;

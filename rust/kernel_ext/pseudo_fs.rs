@@ -251,8 +251,7 @@ impl<T: PageOwner> PageFile<T> {
     pub(crate) fn populate(&self, index: usize) -> Result<OwnedFolio> {
         // SAFETY: The mapping of a live file.
         let folio = from_err_ptr(unsafe { bindings::raio_ring_folio(self.mapping(), index) })?;
-        // SAFETY: Not an error, so not null; the reference is ours; the memory is `GFP_USER`, which
-        // is directly mapped.
+        // SAFETY: Not an error, so not null; the reference is ours; all memory is directly mapped.
         Ok(unsafe { OwnedFolio::from_raw(NonNull::new_unchecked(folio)) })
     }
 
