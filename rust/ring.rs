@@ -98,8 +98,8 @@ pub(crate) struct Ring {
     file: PageFile<Ring>,
     pages: UnsafeCell<KVVec<OwnedFolio>>,
     user: UnsafeCell<Option<RingUser>>,
-    /// Where who made it sees it, 0 before it is published. Moved by `mremap(2)`. Relaxed: a value
-    /// to compare with and to unmap at.
+    /// Where who made it sees it. Moved by `mremap(2)`, unless it is 0: before it is published, and
+    /// when it is about to be unmapped. Relaxed: a value to compare with and to unmap at.
     address: Atomic<usize>,
     /// Mappings of it, where one was split its parts. Relaxed: see above.
     mappings: Atomic<u32>,
@@ -210,6 +210,13 @@ impl Ring {
     /// Where who made it sees it; 0 before it is published.
     pub(crate) fn address(&self) -> usize {
         self.address.load(Relaxed)
+    }
+
+    /// The same for who is going to unmap it there. From here on it isn't moved; a move that is
+    /// under way to there holds `mmap_lock`.
+    pub(crate) fn take_address(&self) -> usize {
+        // Relaxed: see `address`.
+        self.address.xchg(0, Relaxed)
     }
 
     /// Its shape.

@@ -41,11 +41,15 @@ impl PageOwner for Ring {
     }
 
     fn moved(&self, address: usize, len: usize) -> Result {
-        if len != self.layout.bytes() || self.address() == 0 {
+        let old = self.address();
+        if len != self.layout.bytes() || old == 0 {
             return Err(EINVAL);
         }
+        // `mmap_lock` keeps other moves away, so it can only have been taken.
         // Relaxed: see `address`.
-        self.address.store(address, Relaxed);
+        self.address
+            .cmpxchg(old, address, Relaxed)
+            .map_err(|_| EINVAL)?;
         Ok(())
     }
 
