@@ -174,11 +174,17 @@ struct vfsmount *raio_file_mount(struct file *file)
 	return file->f_path.mnt;
 }
 
-/* Gives it the operations that new inodes have, which are the kernel's own. */
+/* Gives it the operations that new inodes have: the kernel's own, without mmap. */
+void raio_file_map_no_more(struct file *file)
+{
+	WRITE_ONCE(file->f_op, file_inode(file)->i_fop);
+}
+
+/* The same with those of its pages: nothing of ours is left. */
 void raio_file_disown(struct file *file)
 {
 	file->f_mapping->a_ops = &empty_aops;
-	WRITE_ONCE(file->f_op, file_inode(file)->i_fop);
+	raio_file_map_no_more(file);
 }
 
 /*

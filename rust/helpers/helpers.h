@@ -54,6 +54,7 @@ int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max);
 
 struct mm_struct *raio_current_mm(void);
 struct vfsmount *raio_file_mount(struct file *file);
+void raio_file_map_no_more(struct file *file);
 void raio_file_disown(struct file *file);
 
 void raio_mm_quiesce(struct mm_struct *mm);

@@ -12,6 +12,9 @@
 //! `rmmod` waiting. While there are mappings, which do refer to the module, their owner keeps it,
 //! see [`PageOwner`].
 //!
+//! A file is mapped once. `remap_file_pages(2)` unmaps before it maps again, so that what came
+//! then would be a mapping after the last one.
+//!
 //! # Locks
 //!
 //! `i_private_lock` of the file's mapping guards who owns the pages ([`PageFile::connect`]). It is
@@ -261,7 +264,8 @@ impl<T: PageOwner> PageFile<T> {
         unsafe { bindings::truncate_setsize((*self.mapping()).host, 0) }
     }
 
-    /// Maps the first `len` bytes for the current process, to read and write, and returns where.
+    /// Maps the first `len` bytes for the current process, to read and write, and returns where. To
+    /// be called once: `ENODEV` after that.
     ///
     /// Fails as `mmap(2)` does.
     pub(crate) fn map(&self, len: usize) -> Result<usize> {
@@ -283,7 +287,7 @@ impl<T: PageOwner> PageFile<T> {
     ///
     /// To be called by the C side only, for a file made by [`Self::new`].
     unsafe extern "C" fn mmap(
-        _file: *mut bindings::file,
+        file: *mut bindings::file,
         vma: *mut bindings::vm_area_struct,
     ) -> ffi::c_int {
         // SAFETY: The area is being set up.
@@ -293,8 +297,10 @@ impl<T: PageOwner> PageFile<T> {
         }
         new.set_dontexpand();
         new.set_dontcopy();
-        // SAFETY: As above. The operations are a constant, and the area has its file.
+        // SAFETY: As above. The operations are a constant, and the area has its file. Who else wants
+        // to map it waits for `mmap_lock` before looking at its operations.
         unsafe {
+            bindings::raio_file_map_no_more(file);
             (*vma).vm_ops = &Self::VM_OPS;
             Self::tell_owner(vma, T::mapped);
         }
