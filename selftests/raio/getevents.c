@@ -4,9 +4,10 @@
  * what, what wakes it, and that each event comes once, in order and unchanged,
  * whoever reads it.
  */
+#include "raio_post.h"
 #include "raio_testdev.h"
 
-#define EVENTS		64
+#define EVENTS		POST_MAX
 #define DELAY_MS	50
 #define TIMEOUT_NS	30000000LL
 
@@ -44,36 +45,6 @@ FIXTURE_TEARDOWN(getevents)
 {
 	aio_end(_metadata, &self->aio);
 	close(self->zero);
-}
-
-/*
- * Puts @nr events into the ring: reads of /dev/zero, which are done when
- * submit returns. Their lengths, and so their results, are the numbers from
- * @first on.
- */
-static void post(struct __test_metadata *_metadata, struct aio *aio, int zero, char *buf,
-		 struct iocb *io, unsigned int nr, unsigned int first)
-{
-	struct iocb *iop[EVENTS];
-	unsigned int i;
-
-	for (i = 0; i < nr; i++) {
-		iocb_prep(&io[i], IOCB_CMD_PREAD, zero, buf, (first + i) % PAGE, 0);
-		io[i].aio_data = 0x0123456789abcdefULL * (first + i);
-		iop[i] = &io[i];
-	}
-	ASSERT_EQ(nr, aio_submit(aio, nr, iop));
-}
-
-static void expect_posted(struct __test_metadata *_metadata, const struct io_event *ev,
-			  const struct iocb *io, unsigned int nr, unsigned int first)
-{
-	unsigned int i;
-
-	for (i = 0; i < nr; i++) {
-		EXPECT_EVENT(&ev[i], &io[i], (first + i) % PAGE);
-		EXPECT_EQ(0x0123456789abcdefULL * (first + i), ev[i].data);
-	}
 }
 
 /* The arguments. */

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Making contexts: the errors of io_setup(2), the ring that is mapped, the
- * rights on it, many contexts at once, and that a set-up that fails leaves
- * nothing behind.
+ * Making contexts: the errors of io_setup(2), what is in the ring, many
+ * contexts at once, and that a set-up that fails leaves nothing behind. What
+ * can be done to the ring's mapping is in mapping.c.
  */
-#include <sys/personality.h>
 #include <sys/resource.h>
 
-#include "raio_test.h"
+#include "raio_maps.h"
 
 #define MANY	1000
 /* Kernel AIO is only the reference, and slow to destroy them. */
@@ -170,124 +169,6 @@ TEST_F(setup, ring_header)
 	EXPECT_EQ(0, ring->tail);
 	EXPECT_LE(11, ring->nr);
 	EXPECT_EQ(0, (sizeof(*ring) + ring->nr * sizeof(ring->events[0])) / PAGE / 64);
-}
-
-/* What smaps says about the mapping at @addr, and where that ends. */
-static bool vm_flags(unsigned long addr, char *perms, char *flags, unsigned long *end)
-{
-	FILE *f = fopen("/proc/self/smaps", "re");
-	bool found = false, in_it = false;
-	unsigned long from, to;
-	char line[512], p[8];
-
-	if (!f)
-		return false;
-	while (!found && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx-%lx %7s", &from, &to, p) == 3) {
-			in_it = from == addr;
-			if (in_it) {
-				memcpy(perms, p, sizeof(p));
-				*end = to;
-			}
-		} else if (in_it && !strncmp(line, "VmFlags:", 8)) {
-			line[strcspn(line, "\n")] = 0;
-			snprintf(flags, sizeof(line), "%s ", line + 8);
-			found = true;
-		}
-	}
-	fclose(f);
-	return found;
-}
-
-TEST_F(setup, ring_mapping)
-{
-	char perms[8] = "", flags[512] = "";
-	unsigned long end = 0;
-	struct raio_ring *ring;
-
-	ASSERT_EQ(0, aio_setup(&self->aio, 1000, &self->aio.ctx));
-	ASSERT_TRUE(vm_flags(self->aio.ctx, perms, flags, &end)) {
-		TH_LOG("no mapping begins at the handle");
-	}
-	EXPECT_STREQ("rw-s", perms);
-	EXPECT_NE(NULL, strstr(flags, " dc "));
-	EXPECT_NE(NULL, strstr(flags, " de "));
-	EXPECT_EQ(NULL, strstr(flags, " ex "));
-	EXPECT_EQ(NULL, strstr(flags, " me ")) {
-		TH_LOG("may be made executable: %s", flags);
-	}
-	ring = aio_ring(self->aio.ctx);
-	EXPECT_LE((unsigned long)&ring->events[ring->nr], end);
-}
-
-TEST_F(setup, ring_never_executable)
-{
-	char perms[8] = "", flags[512] = "";
-	unsigned long end = 0;
-
-	ASSERT_EQ(0, aio_setup(&self->aio, 1, &self->aio.ctx));
-	EXPECT_EQ(-EACCES, ret_errno(mprotect((void *)self->aio.ctx, PAGE, PROT_READ | PROT_EXEC)));
-	EXPECT_EQ(-EACCES, ret_errno(mprotect((void *)self->aio.ctx, PAGE,
-					      PROT_READ | PROT_WRITE | PROT_EXEC)));
-	ASSERT_TRUE(vm_flags(self->aio.ctx, perms, flags, &end));
-	EXPECT_STREQ("rw-s", perms);
-}
-
-/* Nor for a process that wants all it can read to be executable. */
-TEST_F(setup, ring_not_executable_for_old_programs)
-{
-	char perms[8] = "", flags[512] = "";
-	unsigned long end = 0;
-
-	ASSERT_LE(0, personality(READ_IMPLIES_EXEC));
-	ASSERT_EQ(0, aio_setup(&self->aio, 1, &self->aio.ctx));
-	ASSERT_TRUE(vm_flags(self->aio.ctx, perms, flags, &end));
-	EXPECT_STREQ("rw-s", perms);
-	EXPECT_EQ(NULL, strstr(flags, " ex "));
-}
-
-TEST_F(setup, ring_does_not_grow)
-{
-	unsigned long size;
-	char perms[8] = "", flags[512] = "";
-	unsigned long end = 0;
-	void *p;
-
-	ASSERT_EQ(0, aio_setup(&self->aio, 1, &self->aio.ctx));
-	ASSERT_TRUE(vm_flags(self->aio.ctx, perms, flags, &end));
-	size = end - self->aio.ctx;
-	p = mremap((void *)self->aio.ctx, size, size + PAGE, MREMAP_MAYMOVE);
-	EXPECT_EQ(MAP_FAILED, p);
-	EXPECT_EQ(EFAULT, errno);
-}
-
-/* The handle is the ring's address, also when that has been changed. */
-TEST_F(setup, ring_moves)
-{
-	unsigned long size;
-	char perms[8] = "", flags[512] = "";
-	unsigned long end = 0;
-	struct io_event ev;
-	aio_context_t old;
-	void *to, *p;
-
-	ASSERT_EQ(0, aio_setup(&self->aio, 1, &self->aio.ctx));
-	ASSERT_TRUE(vm_flags(self->aio.ctx, perms, flags, &end));
-	old = self->aio.ctx;
-	size = end - old;
-	to = map_pages(size);
-	p = mremap((void *)old, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to);
-	ASSERT_EQ(to, p);
-
-	EXPECT_EQ(-EINVAL, aio_poll(&self->aio, 1, &ev));
-	EXPECT_EQ(-EINVAL, aio_destroy(&self->aio, old));
-	self->aio.ctx = (aio_context_t)to;
-	EXPECT_EQ(RAIO_RING_MAGIC, aio_ring(self->aio.ctx)->magic);
-	EXPECT_EQ(0, aio_poll(&self->aio, 1, &ev));
-	EXPECT_EQ(0, aio_destroy(&self->aio, self->aio.ctx));
-	self->aio.ctx = 0;
-	/* It is unmapped where it was last. */
-	EXPECT_EQ(-ENOMEM, ret_errno(msync(to, PAGE, MS_ASYNC)));
 }
 
 #define DESTROYERS	50
@@ -510,9 +391,8 @@ FIXTURE_TEARDOWN(raio_setup)
 TEST_F(raio_setup, results)
 {
 	struct raio_setup arg = { .nr_events = 100, .ctxp = (uintptr_t)&self->aio.ctx };
-	char perms[8] = "", flags[512] = "";
-	unsigned long end = 0;
 	struct raio_ring *ring;
+	struct vm vm;
 
 	ASSERT_EQ(0, raio_ioctl(self->aio.dev, RAIO_IOC_SETUP, &arg));
 	ring = aio_ring(self->aio.ctx);
@@ -522,8 +402,8 @@ TEST_F(raio_setup, results)
 	EXPECT_EQ(100, arg.nr_events);
 	EXPECT_EQ(0, arg.flags);
 	EXPECT_EQ((uintptr_t)&self->aio.ctx, arg.ctxp);
-	ASSERT_TRUE(vm_flags(self->aio.ctx, perms, flags, &end));
-	EXPECT_EQ(end - self->aio.ctx, arg.ring_size);
+	ASSERT_TRUE(vm_at(self->aio.ctx, &vm));
+	EXPECT_EQ(vm.end - self->aio.ctx, arg.ring_size);
 }
 
 TEST_F(raio_setup, most_events)
@@ -584,21 +464,10 @@ TEST_F(raio_setup, failed_leaves_no_mapping)
 	aio_context_t ctx = 0;
 	struct raio_setup arg = { .nr_events = 1, .ctxp = (uintptr_t)&ctx };
 	struct raio_setup *ro = map_read_only(&arg, sizeof(arg));
-	unsigned int before = 0, after = 0;
-	char line[512];
-	FILE *f;
+	unsigned int before = vm_count("");
 
-	f = fopen("/proc/self/maps", "re");
-	ASSERT_NE(NULL, f);
-	while (fgets(line, sizeof(line), f))
-		before++;
 	EXPECT_EQ(-EFAULT, raio_ioctl(self->aio.dev, RAIO_IOC_SETUP, ro));
-	rewind(f);
-	fflush(f);
-	while (fgets(line, sizeof(line), f))
-		after++;
-	fclose(f);
-	EXPECT_EQ(before, after);
+	EXPECT_EQ(before, vm_count(""));
 }
 
 /* A field that says nothing yet must be 0, as ctxp must on entry. */
