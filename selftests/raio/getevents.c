@@ -1,21 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Reading events: the errors of io_getevents(2), how long it waits and for
- * what, what wakes it, and that each event comes once, in order and unchanged,
- * whoever reads it.
+ * Reading events: the errors of io_getevents(2), how long it waits, and that
+ * each event comes once, in order and unchanged, whoever reads it.
  */
-#include "raio_post.h"
-#include "raio_testdev.h"
+#include <sys/param.h>
 
-#define EVENTS		POST_MAX
-#define DELAY_MS	50
-#define TIMEOUT_NS	30000000LL
+#include "raio_wait.h"
+
+#define TIMEOUT_NS	(30 * MS)
 
 FIXTURE(getevents)
 {
-	struct aio aio;
-	int zero;
-	char *buf;
+	struct fed fed;
 };
 
 FIXTURE_VARIANT(getevents)
@@ -35,31 +31,27 @@ FIXTURE_VARIANT_ADD(getevents, raio)
 
 FIXTURE_SETUP(getevents)
 {
-	aio_begin(_metadata, &self->aio, variant->ops, EVENTS);
-	self->zero = open("/dev/zero", O_RDWR | O_CLOEXEC);
-	ASSERT_LE(0, self->zero);
-	self->buf = map_pages(PAGE);
+	fed_begin(_metadata, &self->fed, variant->ops);
 }
 
 FIXTURE_TEARDOWN(getevents)
 {
-	aio_end(_metadata, &self->aio);
-	close(self->zero);
+	fed_end(_metadata, &self->fed);
 }
 
 /* The arguments. */
 
 TEST_F(getevents, bad_ctx)
 {
-	aio_context_t ctx = self->aio.ctx;
+	aio_context_t ctx = self->fed.aio.ctx;
 	struct __kernel_timespec zero = { };
 	struct io_event ev;
 
-	self->aio.ctx = 0;
-	EXPECT_EQ(-EINVAL, aio_getevents(&self->aio, 0, 1, &ev, &zero));
-	EXPECT_EQ(-EINVAL, aio_getevents(&self->aio, 1, 1, &ev, NULL));
-	EXPECT_EQ(-EINVAL, aio_getevents(&self->aio, 0, 0, NULL, NULL));
-	self->aio.ctx = ctx;
+	self->fed.aio.ctx = 0;
+	EXPECT_EQ(-EINVAL, aio_getevents(&self->fed.aio, 0, 1, &ev, &zero));
+	EXPECT_EQ(-EINVAL, aio_getevents(&self->fed.aio, 1, 1, &ev, NULL));
+	EXPECT_EQ(-EINVAL, aio_getevents(&self->fed.aio, 0, 0, NULL, NULL));
+	self->fed.aio.ctx = ctx;
 }
 
 TEST_F(getevents, bad_numbers)
@@ -78,13 +70,13 @@ TEST_F(getevents, bad_numbers)
 		const long *n = numbers[i % ARRAY_SIZE(numbers)];
 
 		if (i == ARRAY_SIZE(numbers))
-			post(_metadata, &self->aio, self->zero, self->buf, &io, 1, 5);
-		EXPECT_EQ(-EINVAL, aio_getevents(&self->aio, n[0], n[1], &ev, &zero)) {
+			post(_metadata, &self->fed, &io, 1, 5);
+		EXPECT_EQ(-EINVAL, aio_getevents(&self->fed.aio, n[0], n[1], &ev, &zero)) {
 			TH_LOG("min_nr %ld, nr %ld", n[0], n[1]);
 		}
-		EXPECT_EQ(-EINVAL, aio_getevents(&self->aio, n[0], n[1], &ev, NULL));
+		EXPECT_EQ(-EINVAL, aio_getevents(&self->fed.aio, n[0], n[1], &ev, NULL));
 	}
-	EXPECT_EQ(1, aio_poll(&self->aio, 1, &ev));
+	EXPECT_EQ(1, aio_poll(&self->fed.aio, 1, &ev));
 	expect_posted(_metadata, &ev, &io, 1, 5);
 }
 
@@ -94,19 +86,19 @@ TEST_F(getevents, nr_zero)
 	struct iocb io;
 
 	/* Nothing to wait for, with no timeout. */
-	EXPECT_EQ(0, aio_getevents(&self->aio, 0, 0, &ev, NULL));
-	EXPECT_EQ(0, aio_getevents(&self->aio, 0, 0, NULL, NULL));
-	post(_metadata, &self->aio, self->zero, self->buf, &io, 1, 1);
-	EXPECT_EQ(0, aio_getevents(&self->aio, 0, 0, NULL, NULL));
-	EXPECT_EQ(1, aio_poll(&self->aio, 1, &ev));
+	EXPECT_EQ(0, aio_getevents(&self->fed.aio, 0, 0, &ev, NULL));
+	EXPECT_EQ(0, aio_getevents(&self->fed.aio, 0, 0, NULL, NULL));
+	post(_metadata, &self->fed, &io, 1, 1);
+	EXPECT_EQ(0, aio_getevents(&self->fed.aio, 0, 0, NULL, NULL));
+	EXPECT_EQ(1, aio_poll(&self->fed.aio, 1, &ev));
 }
 
 TEST_F(getevents, min_nr_zero_does_not_wait)
 {
 	struct io_event ev;
 
-	EXPECT_EQ(0, aio_getevents(&self->aio, 0, 1, &ev, NULL));
-	EXPECT_EQ(0, aio_getevents(&self->aio, 0, LONG_MAX, &ev, NULL));
+	EXPECT_EQ(0, aio_getevents(&self->fed.aio, 0, 1, &ev, NULL));
+	EXPECT_EQ(0, aio_getevents(&self->fed.aio, 0, LONG_MAX, &ev, NULL));
 }
 
 TEST_F(getevents, bad_timeout)
@@ -115,20 +107,20 @@ TEST_F(getevents, bad_timeout)
 	struct iocb io;
 	unsigned int i;
 
-	post(_metadata, &self->aio, self->zero, self->buf, &io, 1, 7);
+	post(_metadata, &self->fed, &io, 1, 7);
 	/* No address is a timeout without end. */
 	for (i = 1; i < NR_BAD_PTRS; i++) {
-		EXPECT_EQ(-EFAULT, aio_getevents(&self->aio, 1, 1, &ev, bad_ptr(i))) {
+		EXPECT_EQ(-EFAULT, aio_getevents(&self->fed.aio, 1, 1, &ev, bad_ptr(i))) {
 			TH_LOG("timeout at %p", bad_ptr(i));
 		}
 		/* It comes before everything else. */
-		EXPECT_EQ(-EFAULT, aio_getevents(&self->aio, 2, 1, &ev, bad_ptr(i)));
-		EXPECT_EQ(-EFAULT, aio_getevents(&self->aio, 0, 0, NULL, bad_ptr(i)));
-		EXPECT_EQ(-EFAULT, variant->ops->getevents(self->aio.dev, 0, 0, 1, &ev,
+		EXPECT_EQ(-EFAULT, aio_getevents(&self->fed.aio, 2, 1, &ev, bad_ptr(i)));
+		EXPECT_EQ(-EFAULT, aio_getevents(&self->fed.aio, 0, 0, NULL, bad_ptr(i)));
+		EXPECT_EQ(-EFAULT, variant->ops->getevents(self->fed.aio.dev, 0, 0, 1, &ev,
 							    bad_ptr(i)));
 	}
-	EXPECT_EQ(-EFAULT, aio_getevents(&self->aio, 1, 1, &ev, map_before_hole(8)));
-	EXPECT_EQ(1, aio_poll(&self->aio, 1, &ev));
+	EXPECT_EQ(-EFAULT, aio_getevents(&self->fed.aio, 1, 1, &ev, map_before_hole(8)));
+	EXPECT_EQ(1, aio_poll(&self->fed.aio, 1, &ev));
 	expect_posted(_metadata, &ev, &io, 1, 7);
 }
 
@@ -137,7 +129,7 @@ TEST_F(getevents, read_only_timeout)
 	struct __kernel_timespec zero = { };
 	struct io_event ev;
 
-	EXPECT_EQ(0, aio_getevents(&self->aio, 1, 1, &ev, map_read_only(&zero, sizeof(zero))));
+	EXPECT_EQ(0, aio_getevents(&self->fed.aio, 1, 1, &ev, map_read_only(&zero, sizeof(zero))));
 }
 
 TEST_F(getevents, bad_events)
@@ -148,21 +140,21 @@ TEST_F(getevents, bad_events)
 
 	/* With nothing to write the address is not used. */
 	for (i = 0; i < NR_BAD_PTRS; i++) {
-		EXPECT_EQ(0, aio_poll(&self->aio, 1, bad_ptr(i))) {
+		EXPECT_EQ(0, aio_poll(&self->fed.aio, 1, bad_ptr(i))) {
 			TH_LOG("events at %p", bad_ptr(i));
 		}
 	}
 	/* An event that can't be written stays where it is. */
-	post(_metadata, &self->aio, self->zero, self->buf, &io, 1, 9);
+	post(_metadata, &self->fed, &io, 1, 9);
 	for (i = 0; i < NR_BAD_PTRS; i++) {
-		EXPECT_EQ(-EFAULT, aio_poll(&self->aio, 1, bad_ptr(i))) {
+		EXPECT_EQ(-EFAULT, aio_poll(&self->fed.aio, 1, bad_ptr(i))) {
 			TH_LOG("events at %p", bad_ptr(i));
 		}
-		EXPECT_EQ(-EFAULT, aio_getevents(&self->aio, 1, 1, bad_ptr(i), NULL));
+		EXPECT_EQ(-EFAULT, aio_getevents(&self->fed.aio, 1, 1, bad_ptr(i), NULL));
 	}
-	EXPECT_EQ(-EFAULT, aio_poll(&self->aio, 1, map_read_only(&ev, sizeof(ev))));
-	EXPECT_EQ(-EFAULT, aio_poll(&self->aio, 1, map_before_hole(sizeof(ev) / 2)));
-	ASSERT_EQ(1, aio_poll(&self->aio, 1, &ev));
+	EXPECT_EQ(-EFAULT, aio_poll(&self->fed.aio, 1, map_read_only(&ev, sizeof(ev))));
+	EXPECT_EQ(-EFAULT, aio_poll(&self->fed.aio, 1, map_before_hole(sizeof(ev) / 2)));
+	ASSERT_EQ(1, aio_poll(&self->fed.aio, 1, &ev));
 	expect_posted(_metadata, &ev, &io, 1, 9);
 }
 
@@ -173,35 +165,35 @@ TEST_F(getevents, events_over_the_end)
 	struct io_event all[4];
 	struct iocb io[4];
 
-	post(_metadata, &self->aio, self->zero, self->buf, io, 4, 20);
-	EXPECT_EQ(-EFAULT, aio_poll(&self->aio, 3, ev));
-	EXPECT_EQ(-EFAULT, aio_poll(&self->aio, LONG_MAX, ev));
-	EXPECT_EQ(4, aio_poll(&self->aio, 4, all));
+	post(_metadata, &self->fed, io, 4, 20);
+	EXPECT_EQ(-EFAULT, aio_poll(&self->fed.aio, 3, ev));
+	EXPECT_EQ(-EFAULT, aio_poll(&self->fed.aio, LONG_MAX, ev));
+	EXPECT_EQ(4, aio_poll(&self->fed.aio, 4, all));
 	expect_posted(_metadata, all, io, 4, 20);
 
 	/* As many as there are may be fewer than were asked for. */
-	post(_metadata, &self->aio, self->zero, self->buf, io, 2, 30);
-	EXPECT_EQ(2, aio_poll(&self->aio, LONG_MAX, ev));
+	post(_metadata, &self->fed, io, 2, 30);
+	EXPECT_EQ(2, aio_poll(&self->fed.aio, LONG_MAX, ev));
 	expect_posted(_metadata, ev, io, 2, 30);
 }
 
 /* The same where the ring wraps, and so writes twice. */
 TEST_F(getevents, events_over_the_end_at_the_wrap)
 {
-	const unsigned int nr = aio_ring(self->aio.ctx)->nr;
+	const unsigned int nr = aio_ring(self->fed.aio.ctx)->nr;
 	struct io_event *ev = map_before_hole(2 * sizeof(*ev));
 	struct io_event all[4];
 	struct iocb io[4];
 	unsigned int i;
 
 	for (i = 0; i < nr - 2; i++) {
-		post(_metadata, &self->aio, self->zero, self->buf, io, 1, i);
-		ASSERT_EQ(1, aio_poll(&self->aio, 1, all));
+		post(_metadata, &self->fed, io, 1, i);
+		ASSERT_EQ(1, aio_poll(&self->fed.aio, 1, all));
 	}
-	ASSERT_EQ(nr - 2, aio_ring(self->aio.ctx)->head);
-	post(_metadata, &self->aio, self->zero, self->buf, io, 4, 40);
-	EXPECT_EQ(-EFAULT, aio_poll(&self->aio, 4, ev));
-	EXPECT_EQ(4, aio_poll(&self->aio, 4, all));
+	ASSERT_EQ(nr - 2, aio_ring(self->fed.aio.ctx)->head);
+	post(_metadata, &self->fed, io, 4, 40);
+	EXPECT_EQ(-EFAULT, aio_poll(&self->fed.aio, 4, ev));
+	EXPECT_EQ(4, aio_poll(&self->fed.aio, 4, all));
 	expect_posted(_metadata, all, io, 4, 40);
 }
 
@@ -213,10 +205,10 @@ TEST_F(getevents, timeout_zero)
 	struct io_event ev[2];
 	struct iocb io;
 
-	EXPECT_EQ(0, aio_getevents(&self->aio, 1, 1, ev, &zero));
+	EXPECT_EQ(0, aio_getevents(&self->fed.aio, 1, 1, ev, &zero));
 	/* What there is, if it is less than what was asked for. */
-	post(_metadata, &self->aio, self->zero, self->buf, &io, 1, 3);
-	EXPECT_EQ(1, aio_getevents(&self->aio, 2, 2, ev, &zero));
+	post(_metadata, &self->fed, &io, 1, 3);
+	EXPECT_EQ(1, aio_getevents(&self->fed.aio, 2, 2, ev, &zero));
 	expect_posted(_metadata, ev, &io, 1, 3);
 }
 
@@ -230,16 +222,44 @@ TEST_F(getevents, timeout_not_shorter)
 
 	for (i = 0; i < 5; i++) {
 		begin = now_ns();
-		EXPECT_EQ(0, aio_getevents(&self->aio, 1, 1, ev, &timeout));
+		EXPECT_EQ(0, aio_getevents(&self->fed.aio, 1, 1, ev, &timeout));
 		EXPECT_LE(TIMEOUT_NS, now_ns() - begin);
 		EXPECT_EQ(TIMEOUT_NS, timeout.tv_nsec);
 	}
 	/* One of two: it waits for the other, and then gives the one. */
-	post(_metadata, &self->aio, self->zero, self->buf, &io, 1, 4);
+	post(_metadata, &self->fed, &io, 1, 4);
 	begin = now_ns();
-	EXPECT_EQ(1, aio_getevents(&self->aio, 2, 2, ev, &timeout));
+	EXPECT_EQ(1, aio_getevents(&self->fed.aio, 2, 2, ev, &timeout));
 	EXPECT_LE(TIMEOUT_NS, now_ns() - begin);
 	expect_posted(_metadata, ev, &io, 1, 4);
+}
+
+/* To the nanosecond, and never too early. A timespec need not be normal, just positive. */
+TEST_F(getevents, timeout_not_shorter_by_a_nanosecond)
+{
+	struct __kernel_timespec odd[] = {
+		{ .tv_sec = -1, .tv_nsec = 1000000000 + TIMEOUT_NS },
+		{ .tv_sec = 1, .tv_nsec = TIMEOUT_NS - 1000000000 },
+		{ .tv_sec = -3, .tv_nsec = 3000000001 },
+		{ .tv_nsec = 1 }, { .tv_nsec = 2 }, { .tv_nsec = 999 }, { .tv_nsec = 1001 },
+	};
+	uint64_t state = 1;
+	unsigned int i;
+
+	for (i = 0; i < 100; i++) {
+		struct __kernel_timespec random = { .tv_nsec = next_random(&state) % (2 * MS) };
+		struct __kernel_timespec *timeout = i < ARRAY_SIZE(odd) ? &odd[i] : &random;
+		long long ns = timeout->tv_sec * 1000000000LL + timeout->tv_nsec;
+		long long begin = now_ns();
+		struct io_event ev;
+
+		ASSERT_EQ(0, aio_getevents(&self->fed.aio, 1, 1, &ev, timeout));
+		EXPECT_LE(ns, now_ns() - begin) {
+			TH_LOG("%lld s and %lld ns", timeout->tv_sec, timeout->tv_nsec);
+		}
+		/* Nor so late that it was taken for something else. */
+		EXPECT_GT(ns + 1000000000, now_ns() - begin);
+	}
 }
 
 TEST_F(getevents, timeout_unused)
@@ -254,112 +274,12 @@ TEST_F(getevents, timeout_unused)
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(timeout); i++) {
-		post(_metadata, &self->aio, self->zero, self->buf, &io, 1, i);
-		EXPECT_EQ(1, aio_getevents(&self->aio, 1, 1, &ev, &timeout[i])) {
+		post(_metadata, &self->fed, &io, 1, i);
+		EXPECT_EQ(1, aio_getevents(&self->fed.aio, 1, 1, &ev, &timeout[i])) {
 			TH_LOG("timeout %lld.%lld", timeout[i].tv_sec, timeout[i].tv_nsec);
 		}
 		expect_posted(_metadata, &ev, &io, 1, i);
 	}
-}
-
-/* What wakes it. */
-
-struct sleeper {
-	struct aio *aio;
-	struct __kernel_timespec *timeout;
-	pthread_t thread;
-	pid_t tid;
-	long min_nr;
-	long nr;
-	long ret;
-	bool done;
-	struct io_event ev[EVENTS];
-};
-
-static void *sleeper_thread(void *data)
-{
-	struct sleeper *s = data;
-
-	__atomic_store_n(&s->tid, gettid(), __ATOMIC_RELEASE);
-	s->ret = aio_getevents(s->aio, s->min_nr, s->nr, s->ev, s->timeout);
-	__atomic_store_n(&s->done, true, __ATOMIC_RELEASE);
-	return NULL;
-}
-
-static bool sleeper_done(struct sleeper *s)
-{
-	return __atomic_load_n(&s->done, __ATOMIC_ACQUIRE);
-}
-
-static bool sleeper_sleeps(struct sleeper *s)
-{
-	pid_t tid = __atomic_load_n(&s->tid, __ATOMIC_ACQUIRE);
-
-	return tid && task_sleeps(tid);
-}
-
-/* Starts a thread and returns when it sleeps in getevents. */
-static void sleeper_start(struct __test_metadata *_metadata, struct sleeper *s, struct aio *aio,
-			  long min_nr, long nr)
-{
-	*s = (struct sleeper){ .aio = aio, .min_nr = min_nr, .nr = nr };
-	ASSERT_EQ(0, pthread_create(&s->thread, NULL, sleeper_thread, s));
-	ASSERT_TRUE(wait_for(sleeper_sleeps(s)));
-	EXPECT_FALSE(sleeper_done(s));
-}
-
-static void sleeper_end(struct __test_metadata *_metadata, struct sleeper *s)
-{
-	ASSERT_TRUE(wait_for(sleeper_done(s))) {
-		TH_LOG("not woken");
-	}
-	pthread_join(s->thread, NULL);
-}
-
-TEST_F(getevents, woken_by_an_event)
-{
-	struct sleeper s;
-	struct iocb io;
-	unsigned int i;
-
-	for (i = 0; i < 20; i++) {
-		sleeper_start(_metadata, &s, &self->aio, 1, 1);
-		post(_metadata, &self->aio, self->zero, self->buf, &io, 1, i);
-		sleeper_end(_metadata, &s);
-		EXPECT_EQ(1, s.ret);
-		expect_posted(_metadata, s.ev, &io, 1, i);
-	}
-}
-
-/* It may look in between, but it comes back with all. */
-TEST_F(getevents, woken_by_the_last_event)
-{
-	struct iocb io[5];
-	struct sleeper s;
-	unsigned int i;
-
-	sleeper_start(_metadata, &s, &self->aio, 5, 10);
-	for (i = 0; i < 4; i++) {
-		post(_metadata, &self->aio, self->zero, self->buf, &io[i], 1, 50 + i);
-		ASSERT_TRUE(wait_for(sleeper_sleeps(&s)));
-		EXPECT_FALSE(sleeper_done(&s));
-	}
-	post(_metadata, &self->aio, self->zero, self->buf, &io[4], 1, 54);
-	sleeper_end(_metadata, &s);
-	EXPECT_EQ(5, s.ret);
-	expect_posted(_metadata, s.ev, io, 5, 50);
-}
-
-TEST_F(getevents, woken_by_one_submit_of_many)
-{
-	struct iocb io[8];
-	struct sleeper s;
-
-	sleeper_start(_metadata, &s, &self->aio, 8, 8);
-	post(_metadata, &self->aio, self->zero, self->buf, io, 8, 60);
-	sleeper_end(_metadata, &s);
-	EXPECT_EQ(8, s.ret);
-	expect_posted(_metadata, s.ev, io, 8, 60);
 }
 
 /*
@@ -376,190 +296,13 @@ TEST_F(getevents, timeout_negative)
 
 	for (i = 0; i < ARRAY_SIZE(timeout); i++) {
 		struct sleeper s = {
-			.aio = &self->aio, .min_nr = 1, .nr = 1, .timeout = &timeout[i],
+			.aio = &self->fed.aio, .min_nr = 1, .nr = 1, .timeout = &timeout[i],
 		};
 
-		ASSERT_EQ(0, pthread_create(&s.thread, NULL, sleeper_thread, &s));
-		EXPECT_TRUE(wait_for(sleeper_sleeps(&s) || sleeper_done(&s)));
-		EXPECT_FALSE(sleeper_done(&s)) {
-			TH_LOG("timeout %lld.%lld", timeout[i].tv_sec, timeout[i].tv_nsec);
-		}
-		post(_metadata, &self->aio, self->zero, self->buf, &io, 1, i);
-		sleeper_end(_metadata, &s);
-		EXPECT_EQ(1, s.ret);
+		sleeper_start(_metadata, &s);
+		post(_metadata, &self->fed, &io, 1, i);
+		sleeper_end(_metadata, &s, 1);
 	}
-}
-
-/* More than one sleeps, each for one event; all come back, with one each. */
-TEST_F(getevents, many_sleepers)
-{
-	struct sleeper s[4];
-	struct iocb io[ARRAY_SIZE(s)];
-	unsigned int i, seen = 0;
-
-	for (i = 0; i < ARRAY_SIZE(s); i++)
-		sleeper_start(_metadata, &s[i], &self->aio, 1, 1);
-	for (i = 0; i < ARRAY_SIZE(s); i++)
-		post(_metadata, &self->aio, self->zero, self->buf, &io[i], 1, i);
-	for (i = 0; i < ARRAY_SIZE(s); i++) {
-		sleeper_end(_metadata, &s[i]);
-		EXPECT_EQ(1, s[i].ret);
-		EXPECT_GT(ARRAY_SIZE(s), s[i].ev[0].res);
-		seen |= 1U << s[i].ev[0].res;
-	}
-	EXPECT_EQ(0xf, seen);
-}
-
-/* One that asks for more than there is does not keep the others asleep. */
-TEST_F(getevents, sleepers_that_want_different_numbers)
-{
-	struct sleeper many, one;
-	struct iocb io[6];
-
-	sleeper_start(_metadata, &many, &self->aio, 5, 5);
-	sleeper_start(_metadata, &one, &self->aio, 1, 1);
-	post(_metadata, &self->aio, self->zero, self->buf, &io[0], 1, 0);
-	/* Whoever gets it, six are enough for both. */
-	post(_metadata, &self->aio, self->zero, self->buf, &io[1], 5, 1);
-	sleeper_end(_metadata, &one);
-	sleeper_end(_metadata, &many);
-	EXPECT_EQ(1, one.ret);
-	EXPECT_EQ(5, many.ret);
-}
-
-TEST_F(getevents, woken_by_destroy)
-{
-	struct sleeper s[3];
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(s); i++)
-		sleeper_start(_metadata, &s[i], &self->aio, 1 + i, 4);
-	EXPECT_EQ(0, aio_destroy(&self->aio, self->aio.ctx));
-	self->aio.ctx = 0;
-	for (i = 0; i < ARRAY_SIZE(s); i++) {
-		sleeper_end(_metadata, &s[i]);
-		EXPECT_EQ(-EINVAL, s[i].ret);
-	}
-}
-
-static void no_action(int sig)
-{
-	(void)sig;
-}
-
-/* Never started again, whatever the handler asks for. */
-TEST_F(getevents, interrupted_by_a_signal)
-{
-	const int flags[] = { 0, SA_RESTART };
-	struct sleeper s;
-	unsigned int i;
-
-	for (i = 0; i < ARRAY_SIZE(flags); i++) {
-		struct sigaction sa = { .sa_handler = no_action, .sa_flags = flags[i] };
-
-		ASSERT_EQ(0, sigaction(SIGUSR1, &sa, NULL));
-		sleeper_start(_metadata, &s, &self->aio, 1, 1);
-		pthread_kill(s.thread, SIGUSR1);
-		sleeper_end(_metadata, &s);
-		EXPECT_EQ(-1, s.ret < 0 ? -1 : 0);
-		EXPECT_EQ(-EINTR, s.ret) {
-			TH_LOG("flags %#x", flags[i]);
-		}
-	}
-}
-
-/* With a timeout it is no different. */
-TEST_F(getevents, interrupted_with_a_timeout)
-{
-	struct sigaction sa = { .sa_handler = no_action, .sa_flags = SA_RESTART };
-	struct __kernel_timespec timeout = { .tv_sec = 1000 };
-	struct sleeper s = { .aio = &self->aio, .min_nr = 1, .nr = 1, .timeout = &timeout };
-
-	ASSERT_EQ(0, sigaction(SIGUSR1, &sa, NULL));
-	ASSERT_EQ(0, pthread_create(&s.thread, NULL, sleeper_thread, &s));
-	ASSERT_TRUE(wait_for(sleeper_sleeps(&s)));
-	pthread_kill(s.thread, SIGUSR1);
-	sleeper_end(_metadata, &s);
-	EXPECT_EQ(-EINTR, s.ret);
-	EXPECT_EQ(1000, timeout.tv_sec);
-}
-
-/* What had been read by then is not lost. */
-TEST_F(getevents, interrupted_with_some_events)
-{
-	struct sigaction sa = { .sa_handler = no_action };
-	struct iocb io[2];
-	struct sleeper s;
-
-	ASSERT_EQ(0, sigaction(SIGUSR1, &sa, NULL));
-	post(_metadata, &self->aio, self->zero, self->buf, io, 2, 70);
-	sleeper_start(_metadata, &s, &self->aio, 3, 3);
-	pthread_kill(s.thread, SIGUSR1);
-	sleeper_end(_metadata, &s);
-	EXPECT_EQ(2, s.ret);
-	expect_posted(_metadata, s.ev, io, 2, 70);
-}
-
-/* An ignored signal is none. */
-TEST_F(getevents, not_interrupted_by_an_ignored_signal)
-{
-	struct sleeper s;
-	struct iocb io;
-
-	signal(SIGUSR1, SIG_IGN);
-	sleeper_start(_metadata, &s, &self->aio, 1, 1);
-	pthread_kill(s.thread, SIGUSR1);
-	post(_metadata, &self->aio, self->zero, self->buf, &io, 1, 8);
-	sleeper_end(_metadata, &s);
-	EXPECT_EQ(1, s.ret);
-	expect_posted(_metadata, s.ev, &io, 1, 8);
-}
-
-/* One thread posts, another reads: nobody sleeps forever. */
-#define PING_PONGS	300
-
-struct ping {
-	struct aio *aio;
-	unsigned int nr;
-	unsigned int wrong;
-	unsigned int token;
-};
-
-static void *pong_thread(void *data)
-{
-	struct ping *p = data;
-	struct io_event ev;
-	unsigned int i;
-
-	for (i = 0; i < p->nr; i++) {
-		if (aio_wait(p->aio, 1, &ev) != 1 || ev.res != i % PAGE)
-			p->wrong++;
-		__atomic_store_n(&p->token, i + 1, __ATOMIC_RELEASE);
-	}
-	return NULL;
-}
-
-TEST_F(getevents, ping_pong)
-{
-	struct ping p = { .aio = &self->aio, .nr = PING_PONGS };
-	pthread_t thread;
-	struct iocb io;
-	unsigned int i;
-
-	ASSERT_EQ(0, pthread_create(&thread, NULL, pong_thread, &p));
-	for (i = 0; i < PING_PONGS; i++) {
-		long long end = now_ns() + WAIT_SECONDS * 1000000000LL;
-
-		post(_metadata, &self->aio, self->zero, self->buf, &io, 1, i);
-		/* No sleep here: the next event comes while the other goes to sleep. */
-		while (__atomic_load_n(&p.token, __ATOMIC_ACQUIRE) <= i && now_ns() < end)
-			sched_yield();
-		ASSERT_LT(i, __atomic_load_n(&p.token, __ATOMIC_ACQUIRE)) {
-			TH_LOG("event %u is lost or nobody was woken for it", i);
-		}
-	}
-	pthread_join(thread, NULL);
-	EXPECT_EQ(0, p.wrong);
 }
 
 /* Around the ring. */
@@ -568,7 +311,7 @@ TEST_F(getevents, ping_pong)
 
 TEST_F(getevents, many_laps)
 {
-	const unsigned int nr = aio_ring(self->aio.ctx)->nr;
+	const unsigned int nr = aio_ring(self->fed.aio.ctx)->nr;
 	unsigned int posted = 0, n;
 	struct io_event ev[EVENTS];
 	struct iocb io[EVENTS];
@@ -576,36 +319,189 @@ TEST_F(getevents, many_laps)
 
 	while (posted < LAPS * nr) {
 		n = 1 + next_random(&state) % EVENTS;
-		post(_metadata, &self->aio, self->zero, self->buf, io, n, posted);
-		ASSERT_EQ(n, aio_wait(&self->aio, n, ev));
+		post(_metadata, &self->fed, io, n, posted);
+		ASSERT_EQ(n, aio_wait(&self->fed.aio, n, ev));
 		expect_posted(_metadata, ev, io, n, posted);
 		posted += n;
-		ASSERT_EQ(posted % nr, aio_ring(self->aio.ctx)->head);
-		ASSERT_EQ(posted % nr, aio_ring(self->aio.ctx)->tail);
+		ASSERT_EQ(posted % nr, aio_ring(self->fed.aio.ctx)->head);
+		ASSERT_EQ(posted % nr, aio_ring(self->fed.aio.ctx)->tail);
 	}
 }
 
-TEST_F(getevents, many_laps_by_the_program)
+/*
+ * Only the program reads the ring, for long: all that the kernel ever learns of
+ * free slots it learns from head.
+ */
+static unsigned long long_run(void)
 {
-	const unsigned int nr = aio_ring(self->aio.ctx)->nr;
-	unsigned int posted = 0, n;
-	struct io_event ev[EVENTS];
-	struct iocb io[EVENTS];
-	uint64_t state = 4;
+	return getenv("RAIO_LONG") ? 5000000 : 100000;
+}
 
-	while (posted < LAPS * nr) {
-		n = 1 + next_random(&state) % EVENTS;
-		post(_metadata, &self->aio, self->zero, self->buf, io, n, posted);
-		ASSERT_EQ(n, ring_reap(self->aio.ctx, EVENTS, ev));
-		expect_posted(_metadata, ev, io, n, posted);
-		posted += n;
+static struct iocb lap_io[EVENTS];
+
+/* Posts up to @nr events, which are numbered, and returns how many. */
+static long lap_post(struct fed *fed, unsigned int nr, unsigned long first)
+{
+	struct iocb *iop[EVENTS];
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		iop[i] = &lap_io[i];
+		lap_io[i].aio_nbytes = (first + i) % 8;
+		lap_io[i].aio_data = first + i;
+	}
+	return aio_submit(&fed->aio, nr, iop);
+}
+
+/* Reads up to @nr events. Returns how many, or -1 if one isn't the next. */
+static long lap_reap(struct fed *fed, unsigned int nr, unsigned long first)
+{
+	struct io_event ev[EVENTS];
+	unsigned int i, n = ring_reap(fed->aio.ctx, nr, ev);
+
+	for (i = 0; i < n; i++) {
+		if (ev[i].data != first + i || ev[i].res != (long long)((first + i) % 8) ||
+		    ev[i].res2)
+			return -1;
+	}
+	return n;
+}
+
+static void lap_begin(struct fed *fed)
+{
+	unsigned int i;
+
+	for (i = 0; i < EVENTS; i++)
+		iocb_prep(&lap_io[i], IOCB_CMD_PREAD, fed->zero, fed->buf, 0, 0);
+}
+
+/*
+ * Now and then it is filled and emptied. What is taken is then known exactly
+ * for raio. Kernel AIO gives slots out in batches, and takes some at least.
+ */
+TEST_F_TIMEOUT(getevents, many_laps_by_the_program, 1200)
+{
+	const unsigned int capacity = aio_ring(self->fed.aio.ctx)->nr - 1;
+	unsigned long posted = 0, reaped = 0, full = 0, total = long_run();
+	uint64_t state = 4;
+	long ret;
+
+	lap_begin(&self->fed);
+	while (reaped < total) {
+		unsigned int step = next_random(&state) % 8;
+		unsigned int n = 1 + next_random(&state) % EVENTS;
+		unsigned int room;
+
+		do {
+			room = capacity - (posted - reaped);
+			ret = lap_post(&self->fed, n, posted);
+			if (variant->ops->is_raio) {
+				ASSERT_EQ(room ? (long)MIN(room, n) : -EAGAIN, ret) {
+					TH_LOG("after %lu, %u slots are free", posted, room);
+				}
+			} else {
+				ASSERT_TRUE(ret > 0 || (ret == -EAGAIN && posted > reaped)) {
+					TH_LOG("%ld after %lu", ret, posted);
+				}
+			}
+			posted += ret > 0 ? ret : 0;
+			full += ret < 0;
+		} while (step == 0 && ret > 0);
+		do {
+			ret = lap_reap(&self->fed, n, reaped);
+			ASSERT_EQ(MIN(n, posted - reaped), ret) {
+				TH_LOG("after %lu", reaped);
+			}
+			reaped += ret;
+		} while (step == 1 && ret > 0);
+	}
+	/* It was filled often, not only once. */
+	EXPECT_LT(total / EVENTS / 100, full);
+	while (reaped < posted) {
+		ret = lap_reap(&self->fed, EVENTS, reaped);
+		ASSERT_LT(0, ret);
+		reaped += ret;
+	}
+}
+
+struct lap_poster {
+	struct fed *fed;
+	unsigned long total;
+	long err;
+};
+
+static void *lap_poster_thread(void *data)
+{
+	struct lap_poster *p = data;
+	unsigned long posted = 0;
+	uint64_t state = 6;
+
+	pin_to_cpu(0);
+	while (posted < p->total) {
+		unsigned long n = 1 + next_random(&state) % EVENTS;
+		long ret = lap_post(p->fed, MIN(n, p->total - posted), posted);
+
+		if (ret < 0 && ret != -EAGAIN) {
+			p->err = ret;
+			break;
+		}
+		if (ret < 0)
+			sched_yield();
+		else
+			posted += ret;
+	}
+	return NULL;
+}
+
+/* The same from another processor, as fast as both can. */
+TEST_F_TIMEOUT(getevents, many_laps_beside_the_kernel, 1200)
+{
+	const unsigned int capacity = aio_ring(self->fed.aio.ctx)->nr - 1;
+	struct lap_poster p = { .fed = &self->fed, .total = long_run() };
+	long long last = now_ns();
+	unsigned long reaped = 0;
+	pthread_t thread;
+	long ret;
+
+	lap_begin(&self->fed);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, lap_poster_thread, &p));
+	pin_to_cpu(1);
+	while (reaped < p.total) {
+		ret = lap_reap(&self->fed, EVENTS, reaped);
+		ASSERT_LE(0, ret) {
+			TH_LOG("after %lu", reaped);
+		}
+		reaped += ret;
+		if (ret) {
+			last = now_ns();
+		} else {
+			ASSERT_GT(last + WAIT_SECONDS * 1000 * MS, now_ns()) {
+				TH_LOG("nothing after %lu", reaped);
+			}
+			sched_yield();
+		}
+	}
+	pthread_join(thread, NULL);
+	EXPECT_EQ(0, p.err);
+
+	/* No slot is lost, and none is there twice. */
+	if (variant->ops->is_raio) {
+		for (; (ret = lap_post(&self->fed, EVENTS, p.total)) > 0; p.total += ret)
+			;
+		EXPECT_EQ(-EAGAIN, ret);
+		EXPECT_EQ(capacity, p.total - reaped);
+		while (reaped < p.total) {
+			ret = lap_reap(&self->fed, EVENTS, reaped);
+			ASSERT_LT(0, ret);
+			reaped += ret;
+		}
 	}
 }
 
 /* Both, with some left over each time. */
 TEST_F(getevents, many_laps_mixed)
 {
-	const unsigned int nr = aio_ring(self->aio.ctx)->nr;
+	const unsigned int nr = aio_ring(self->fed.aio.ctx)->nr;
 	unsigned int posted = 0, reaped = 0, i, n;
 	struct io_event ev[EVENTS];
 	struct iocb io[EVENTS];
@@ -616,15 +512,15 @@ TEST_F(getevents, many_laps_mixed)
 		n = n ? next_random(&state) % (n + 1) : 0;
 		/* Slot i of io[] holds request i of all modulo its size. */
 		for (i = 0; i < n; i++, posted++)
-			post(_metadata, &self->aio, self->zero, self->buf, &io[posted % EVENTS], 1,
+			post(_metadata, &self->fed, &io[posted % EVENTS], 1,
 			     posted);
 		n = posted - reaped ? 1 + next_random(&state) % (posted - reaped) : 0;
 		if (next_random(&state) & 1) {
-			ASSERT_EQ(n, aio_poll(&self->aio, n, ev)) {
+			ASSERT_EQ(n, aio_poll(&self->fed.aio, n, ev)) {
 				TH_LOG("after %u", reaped);
 			}
 		} else {
-			ASSERT_EQ(n, ring_reap(self->aio.ctx, n, ev)) {
+			ASSERT_EQ(n, ring_reap(self->fed.aio.ctx, n, ev)) {
 				TH_LOG("after %u", reaped);
 			}
 		}
@@ -632,7 +528,7 @@ TEST_F(getevents, many_laps_mixed)
 			expect_posted(_metadata, &ev[i], &io[reaped % EVENTS], 1, reaped);
 	}
 	while (reaped < posted) {
-		ASSERT_EQ(1, aio_poll(&self->aio, 1, ev));
+		ASSERT_EQ(1, aio_poll(&self->fed.aio, 1, ev));
 		expect_posted(_metadata, ev, &io[reaped % EVENTS], 1, reaped);
 		reaped++;
 	}
@@ -641,27 +537,27 @@ TEST_F(getevents, many_laps_mixed)
 /* A ring of the smallest size, too. */
 TEST_F(getevents, many_laps_of_a_small_ring)
 {
-	struct aio small = self->aio;
+	struct fed small = self->fed;
 	struct io_event ev;
 	unsigned int i;
 	struct iocb io;
 
-	small.ctx = 0;
-	ASSERT_EQ(0, aio_setup(&small, 1, &small.ctx));
+	small.aio.ctx = 0;
+	ASSERT_EQ(0, aio_setup(&small.aio, 1, &small.aio.ctx));
 	for (i = 0; i < 600; i++) {
-		post(_metadata, &small, self->zero, self->buf, &io, 1, i);
+		post(_metadata, &small, &io, 1, i);
 		if (i % 2) {
-			ASSERT_EQ(1, aio_poll(&small, 1, &ev)) {
+			ASSERT_EQ(1, aio_poll(&small.aio, 1, &ev)) {
 				TH_LOG("event %u", i);
 			}
 		} else {
-			ASSERT_EQ(1, ring_reap(small.ctx, 1, &ev)) {
+			ASSERT_EQ(1, ring_reap(small.aio.ctx, 1, &ev)) {
 				TH_LOG("event %u", i);
 			}
 		}
 		expect_posted(_metadata, &ev, &io, 1, i);
 	}
-	EXPECT_EQ(0, aio_destroy(&small, small.ctx));
+	EXPECT_EQ(0, aio_destroy(&small.aio, small.aio.ctx));
 }
 
 /*
@@ -670,7 +566,7 @@ TEST_F(getevents, many_laps_of_a_small_ring)
  */
 TEST_F(getevents, scribbled_header)
 {
-	struct raio_ring *ring = aio_ring(self->aio.ctx);
+	struct raio_ring *ring = aio_ring(self->fed.aio.ctx);
 	const unsigned int nr = ring->nr;
 	const unsigned int values[] = {
 		1, nr - 1, nr, nr + 1, 2 * nr, INT_MAX, 1U << 31, UINT_MAX, UINT_MAX / 32,
@@ -680,8 +576,8 @@ TEST_F(getevents, scribbled_header)
 	unsigned int i, j;
 	long ret;
 
-	post(_metadata, &self->aio, self->zero, self->buf, io, 4, 0);
-	ASSERT_EQ(4, aio_poll(&self->aio, 4, ev));
+	post(_metadata, &self->fed, io, 4, 0);
+	ASSERT_EQ(4, aio_poll(&self->fed.aio, 4, ev));
 	for (i = 0; i < 4 * ARRAY_SIZE(values); i++) {
 		unsigned int val = values[i % ARRAY_SIZE(values)];
 		unsigned int tail = ring->tail;
@@ -699,7 +595,7 @@ TEST_F(getevents, scribbled_header)
 			long k;
 
 			memset(ev, 0xff, sizeof(ev));
-			ret = aio_poll(&self->aio, EVENTS, ev);
+			ret = aio_poll(&self->fed.aio, EVENTS, ev);
 			if (ret < 0) {
 				EXPECT_EQ(-EINVAL, ret);
 				break;
@@ -716,8 +612,8 @@ TEST_F(getevents, scribbled_header)
 			}
 		}
 		/* It can be submitted to or it can not, */
-		iocb_prep(&io[0], IOCB_CMD_PREAD, self->zero, self->buf, 1, 0);
-		ret = aio_submit_one(&self->aio, &io[0]);
+		iocb_prep(&io[0], IOCB_CMD_PREAD, self->fed.zero, self->fed.buf, 1, 0);
+		ret = aio_submit_one(&self->fed.aio, &io[0]);
 		EXPECT_TRUE(ret == 1 || ret == -EAGAIN || ret == -EINVAL) {
 			TH_LOG("submit returned %ld", ret);
 		}
@@ -725,162 +621,8 @@ TEST_F(getevents, scribbled_header)
 			ring->tail = tail;
 	}
 	/* and destroyed in any case. */
-	EXPECT_EQ(0, aio_destroy(&self->aio, self->aio.ctx));
-	self->aio.ctx = 0;
-}
-
-/* Events that come from a device and not from the call that submits. */
-FIXTURE(from_device)
-{
-	struct aio aio;
-	int fd;
-	char *buf;
-};
-
-FIXTURE_VARIANT(from_device)
-{
-	const struct aio_ops *ops;
-};
-
-FIXTURE_VARIANT_ADD(from_device, kernel_aio)
-{
-	.ops = &kernel_aio,
-};
-
-FIXTURE_VARIANT_ADD(from_device, raio)
-{
-	.ops = &raio,
-};
-
-#define IN_FLIGHT	16
-
-FIXTURE_SETUP(from_device)
-{
-	testdev_begin();
-	testdev_cmd("b0 mode timer %d", DELAY_MS * 1000000);
-	self->fd = testdev_open("b0", O_DIRECT);
-	self->buf = map_pages(IN_FLIGHT * PAGE);
-	aio_begin(_metadata, &self->aio, variant->ops, IN_FLIGHT);
-}
-
-FIXTURE_TEARDOWN(from_device)
-{
-	aio_end(_metadata, &self->aio);
-	close(self->fd);
-	testdev_reset();
-}
-
-static void start(struct __test_metadata *_metadata, struct aio *aio, int fd, char *buf,
-		  struct iocb *io, unsigned int nr)
-{
-	struct iocb *iop[IN_FLIGHT];
-	unsigned int i;
-
-	for (i = 0; i < nr; i++) {
-		iocb_prep(&io[i], IOCB_CMD_PREAD, fd, buf + i * PAGE, PAGE, i * PAGE);
-		iop[i] = &io[i];
-	}
-	ASSERT_EQ(nr, aio_submit(aio, nr, iop));
-}
-
-/* Each of @nr requests exactly once. */
-static void expect_each_once(struct __test_metadata *_metadata, const struct io_event *ev,
-			     struct iocb *io, unsigned int nr)
-{
-	unsigned int i, seen = 0;
-
-	for (i = 0; i < nr; i++) {
-		unsigned int n = (struct iocb *)(uintptr_t)ev[i].obj - io;
-
-		ASSERT_GT(nr, n);
-		EXPECT_EVENT(&ev[i], &io[n], PAGE);
-		EXPECT_EQ(0, seen & (1U << n)) {
-			TH_LOG("request %u twice", n);
-		}
-		seen |= 1U << n;
-	}
-}
-
-TEST_F(from_device, wakes_a_sleeper)
-{
-	struct iocb io[IN_FLIGHT];
-	struct io_event ev[IN_FLIGHT];
-	long long begin = now_ns();
-
-	start(_metadata, &self->aio, self->fd, self->buf, io, IN_FLIGHT);
-	ASSERT_EQ(IN_FLIGHT, aio_getevents(&self->aio, IN_FLIGHT, IN_FLIGHT, ev, NULL));
-	EXPECT_LE(DELAY_MS * 1000000LL, now_ns() - begin);
-	expect_each_once(_metadata, ev, io, IN_FLIGHT);
-}
-
-/* More often than the sleeper could have gone to sleep each time. */
-TEST_F(from_device, wakes_for_each)
-{
-	struct iocb io[IN_FLIGHT];
-	struct io_event ev[IN_FLIGHT];
-	unsigned int i;
-
-	start(_metadata, &self->aio, self->fd, self->buf, io, IN_FLIGHT);
-	for (i = 0; i < IN_FLIGHT; i++) {
-		ASSERT_EQ(1, aio_getevents(&self->aio, 1, 1, &ev[i], NULL)) {
-			TH_LOG("event %u", i);
-		}
-	}
-	expect_each_once(_metadata, ev, io, IN_FLIGHT);
-}
-
-TEST_F(from_device, timeout_with_requests_in_flight)
-{
-	struct __kernel_timespec timeout = { .tv_nsec = 1000000 };
-	struct iocb io[IN_FLIGHT];
-	struct io_event ev[IN_FLIGHT];
-	long long begin = now_ns();
-	long ret;
-
-	start(_metadata, &self->aio, self->fd, self->buf, io, IN_FLIGHT);
-	do {
-		ret = aio_getevents(&self->aio, IN_FLIGHT, IN_FLIGHT, ev, &timeout);
-	} while (!ret);
-	EXPECT_LE(DELAY_MS * 1000000LL, now_ns() - begin);
-	if (ret < IN_FLIGHT) {
-		ASSERT_LT(0, ret);
-		ASSERT_EQ(IN_FLIGHT - ret, aio_wait(&self->aio, IN_FLIGHT - ret, ev + ret));
-	}
-	expect_each_once(_metadata, ev, io, IN_FLIGHT);
-}
-
-/* The program waits for them itself, without a call. */
-TEST_F(from_device, seen_in_the_ring)
-{
-	struct raio_ring *ring = aio_ring(self->aio.ctx);
-	struct iocb io[IN_FLIGHT];
-	struct io_event ev[IN_FLIGHT];
-
-	start(_metadata, &self->aio, self->fd, self->buf, io, IN_FLIGHT);
-	ASSERT_TRUE(wait_for(__atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) == IN_FLIGHT));
-	ASSERT_EQ(IN_FLIGHT, ring_reap(self->aio.ctx, IN_FLIGHT, ev));
-	expect_each_once(_metadata, ev, io, IN_FLIGHT);
-}
-
-/* What is in flight takes its place in the ring already. */
-TEST_F(from_device, full_of_requests_in_flight)
-{
-	const unsigned int nr = aio_ring(self->aio.ctx)->nr;
-	struct io_event *ev = map_pages((nr * sizeof(*ev) + PAGE - 1) / PAGE * PAGE);
-	struct iocb io;
-	unsigned int n = 0;
-	long ret;
-
-	pin_to_cpu(0);
-	iocb_prep(&io, IOCB_CMD_PREAD, self->fd, self->buf, PAGE, 0);
-	while ((ret = aio_submit_one(&self->aio, &io)) == 1) {
-		ASSERT_GT(nr, ++n) {
-			TH_LOG("more than there are slots");
-		}
-	}
-	EXPECT_EQ(-EAGAIN, ret);
-	EXPECT_LE(IN_FLIGHT, n);
-	EXPECT_EQ(n, aio_wait(&self->aio, n, ev));
+	EXPECT_EQ(0, aio_destroy(&self->fed.aio, self->fed.aio.ctx));
+	self->fed.aio.ctx = 0;
 }
 
 TEST_HARNESS_MAIN

@@ -263,7 +263,7 @@ TEST_F(mapping, moves)
 	/* Over memory of several kinds; with events there and on their way. */
 	ASSERT_EQ(to + PAGE, mmap(to + PAGE, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, self->zero, 0));
 	ASSERT_EQ(0, munmap(to + 2 * PAGE, PAGE));
-	post(_metadata, &self->aio, self->zero, self->buf, io, 8, 0);
+	post_to(_metadata, &self->aio, self->zero, self->buf, io, 8, 0);
 	hold(_metadata, &self->aio, self->fd, self->late, late);
 	ASSERT_EQ(0, move(self->ring, self->size, to));
 
@@ -591,7 +591,7 @@ TEST_F(mapping, not_in_a_child)
 	struct iocb io[4];
 	pid_t pid;
 
-	post(_metadata, &self->aio, self->zero, self->buf, io, 4, 0);
+	post_to(_metadata, &self->aio, self->zero, self->buf, io, 4, 0);
 	/* No advice brings it there. */
 	EXPECT_EQ(-EINVAL, ret_errno(madvise(self->ring, self->size, MADV_DOFORK)));
 	EXPECT_EQ(0, madvise(self->ring, self->size, MADV_DONTFORK));
@@ -631,7 +631,7 @@ TEST_F(mapping, in_a_child_with_the_same_memory)
 	char *stack = map_pages(16 * PAGE);
 	struct iocb io;
 
-	post(_metadata, &self->aio, self->zero, self->buf, &io, 1, 0);
+	post_to(_metadata, &self->aio, self->zero, self->buf, &io, 1, 0);
 	expect_child(_metadata, clone(child_with_ring, stack + 16 * PAGE,
 				      CLONE_VM | CLONE_VFORK | SIGCHLD, &c));
 	EXPECT_EQ(c.to, (char *)self->aio.ctx);
@@ -657,7 +657,7 @@ TEST_F(mapping, parts_are_unmapped)
 
 		/* Through all the pages, and once around. */
 		for (lap = 0; lap < 8; lap++) {
-			post(_metadata, &self->aio, self->zero, self->buf, io, POST_MAX, lap);
+			post_to(_metadata, &self->aio, self->zero, self->buf, io, POST_MAX, lap);
 			if (lap == 1) {
 				hold(_metadata, &self->aio, self->fd, self->late, late);
 				ASSERT_EQ(0, munmap(ring + pages[i][0] * PAGE, pages[i][1] * PAGE));
@@ -702,7 +702,7 @@ TEST_F(mapping, parts_are_mapped_over)
 					  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
 	memset(self->ring + PAGE, 0xa5, PAGE);
 	for (lap = 0; lap < 8; lap++) {
-		post(_metadata, &self->aio, self->zero, self->buf, io, POST_MAX, lap);
+		post_to(_metadata, &self->aio, self->zero, self->buf, io, POST_MAX, lap);
 		ASSERT_EQ(POST_MAX, aio_wait(&self->aio, POST_MAX, ev));
 		expect_posted(_metadata, ev, io, POST_MAX, lap);
 	}
@@ -763,7 +763,7 @@ TEST_F(mapping, advice)
 	unsigned int i, j;
 
 	for (i = 0; i < ARRAY_SIZE(advices); i++) {
-		post(_metadata, &self->aio, self->zero, self->buf, io, POST_MAX, i);
+		post_to(_metadata, &self->aio, self->zero, self->buf, io, POST_MAX, i);
 		hold(_metadata, &self->aio, self->fd, self->late, late);
 		for (j = 0; j < self->size / PAGE; j++) {
 			EXPECT_EQ(advices[i].err, ret_errno(madvise(self->ring + j * PAGE, PAGE,
@@ -885,7 +885,7 @@ TEST_F(mapping, by_proc_mem)
 	struct iocb io;
 
 	ASSERT_LE(0, mem);
-	post(_metadata, &self->aio, self->zero, self->buf, &io, 1, 9);
+	post_to(_metadata, &self->aio, self->zero, self->buf, &io, 1, 9);
 	ASSERT_EQ(sizeof(head), pread(mem, &head, sizeof(head), self->aio.ctx));
 	EXPECT_EQ(RAIO_RING_MAGIC, head.magic);
 	EXPECT_EQ(1, head.tail);

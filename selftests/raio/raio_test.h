@@ -149,6 +149,23 @@ static inline long raio_getevents(int dev, aio_context_t ctx, long min_nr, long 
 	return raio_ioctl(dev, RAIO_IOC_GETEVENTS, &arg);
 }
 
+static inline long raio_pgetevents(int dev, aio_context_t ctx, long min_nr, long nr,
+				   struct io_event *events, struct __kernel_timespec *timeout,
+				   const sigset_t *mask, size_t size)
+{
+	struct raio_getevents arg = {
+		.ctx = ctx,
+		.min_nr = min_nr,
+		.nr = nr,
+		.events = (uintptr_t)events,
+		.timeout = (uintptr_t)timeout,
+		.sigmask = (uintptr_t)mask,
+		.sigsetsize = size,
+	};
+
+	return raio_ioctl(dev, RAIO_IOC_GETEVENTS, &arg);
+}
+
 static inline long raio_stats(int dev, struct raio_stats *stats)
 {
 	memset(stats, 0, sizeof(*stats));
@@ -202,6 +219,19 @@ static inline long kernel_getevents(int dev, aio_context_t ctx, long min_nr, lon
 	return ret_errno(syscall(__NR_io_getevents, ctx, min_nr, nr, events, timeout));
 }
 
+static inline long kernel_pgetevents(int dev, aio_context_t ctx, long min_nr, long nr,
+				     struct io_event *events, struct __kernel_timespec *timeout,
+				     const sigset_t *mask, size_t size)
+{
+	const struct {
+		const sigset_t *mask;
+		size_t size;
+	} arg = { mask, size };
+
+	(void)dev;
+	return ret_errno(syscall(__NR_io_pgetevents, ctx, min_nr, nr, events, timeout, &arg));
+}
+
 /* Either of them. */
 
 struct aio_ops {
@@ -212,6 +242,9 @@ struct aio_ops {
 	long (*submit)(int dev, aio_context_t ctx, long nr, struct iocb **iocbs);
 	long (*getevents)(int dev, aio_context_t ctx, long min_nr, long nr,
 			  struct io_event *events, struct __kernel_timespec *timeout);
+	long (*pgetevents)(int dev, aio_context_t ctx, long min_nr, long nr,
+			   struct io_event *events, struct __kernel_timespec *timeout,
+			   const sigset_t *mask, size_t size);
 };
 
 static const struct aio_ops kernel_aio __maybe_unused = {
@@ -220,6 +253,7 @@ static const struct aio_ops kernel_aio __maybe_unused = {
 	.destroy = kernel_destroy,
 	.submit = kernel_submit,
 	.getevents = kernel_getevents,
+	.pgetevents = kernel_pgetevents,
 };
 
 static const struct aio_ops raio __maybe_unused = {
@@ -229,6 +263,7 @@ static const struct aio_ops raio __maybe_unused = {
 	.destroy = raio_destroy,
 	.submit = raio_submit,
 	.getevents = raio_getevents,
+	.pgetevents = raio_pgetevents,
 };
 
 /**
@@ -269,6 +304,16 @@ static inline long aio_getevents(struct aio *aio, long min_nr, long nr,
 				 struct io_event *events, struct __kernel_timespec *timeout)
 {
 	return aio->ops->getevents(aio->dev, aio->ctx, min_nr, nr, events, timeout);
+}
+
+/* The size of a mask as the kernel has it; a sigset_t begins with that. */
+#define MASK_SIZE	8
+
+static inline long aio_pgetevents(struct aio *aio, long min_nr, long nr, struct io_event *events,
+				  struct __kernel_timespec *timeout, const sigset_t *mask)
+{
+	return aio->ops->pgetevents(aio->dev, aio->ctx, min_nr, nr, events, timeout, mask,
+				    MASK_SIZE);
 }
 
 /* What is there now. */
