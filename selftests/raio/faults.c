@@ -760,6 +760,32 @@ TEST_F_TIMEOUT(faults, getevents, 300)
 	EXPECT_EQ(0, raio_destroy(self->state.dev, self->state.ctx));
 }
 
+static long call_pgetevents(void *data)
+{
+	struct state *self = data;
+	sigset_t mask;
+
+	sigfillset(&mask);
+	return raio_pgetevents(self->dev, self->ctx, self->nr, self->nr, self->ev, self->timeout,
+			       &mask, MASK_SIZE);
+}
+
+TEST_F_TIMEOUT(faults, pgetevents, 300)
+{
+	const struct sweep sweep = {
+		.name = "getevents with a signal mask",
+		.prepare = prepare_events,
+		.call = call_pgetevents,
+		.check = check_getevents,
+		/* The mask besides. */
+		.errors = { [COPY] = 6 },
+	};
+
+	begin_getevents(_metadata, &self->state);
+	run_sweep(_metadata, &self->state, &sweep);
+	EXPECT_EQ(0, raio_destroy(self->state.dev, self->state.ctx));
+}
+
 /* The events lie around the end of the ring, so that there are two copies. */
 static void prepare_lap(struct __test_metadata *_metadata, struct state *self)
 {
