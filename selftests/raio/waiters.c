@@ -393,6 +393,35 @@ static bool sleeper_stuck(struct sleeper *s)
 	}								\
 } while (0)
 
+/* Events for which somebody was woken, who hasn't come to it yet, wake nobody else. */
+TEST_F(waiters, a_burst_wakes_as_many)
+{
+	struct sleeper s[8];
+	struct iocb io[4];
+	unsigned int i, j, asleep;
+
+	pin_to_cpu(0);
+	for (i = 0; i < ARRAY_SIZE(s); i++) {
+		s[i] = (struct sleeper)WANTS(1, 1);
+		sleeper_start(_metadata, &s[i]);
+	}
+	hold_processor(_metadata);
+	for (i = 0; i < ARRAY_SIZE(io); i++) {
+		post(_metadata, &self->fed, &io[i], 1, i);
+		for (j = 0, asleep = 0; j < ARRAY_SIZE(s); j++)
+			asleep += sleeper_sleeps(&s[j]);
+		if (variant->ops->is_raio) {
+			EXPECT_EQ(ARRAY_SIZE(s) - i - 1, asleep) {
+				TH_LOG("asleep after %u events", i + 1);
+			}
+		}
+	}
+	let_processor(_metadata);
+	post(_metadata, &self->fed, io, 4, 4);
+	for (i = 0; i < ARRAY_SIZE(s); i++)
+		sleeper_end(_metadata, &s[i], 1);
+}
+
 /* Whom the test was quicker than sleeps again, and is woken again. */
 TEST_F(waiters, share_is_stolen)
 {
