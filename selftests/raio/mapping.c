@@ -379,7 +379,7 @@ TEST_F(mapping, does_not_move_when_it_is_gone)
 struct mover {
 	char *from, *to;
 	unsigned long size;
-	unsigned int *go;
+	bool ready, go;
 	unsigned int delay;
 	long ret;
 };
@@ -389,7 +389,8 @@ static void *move_once(void *data)
 	struct mover *m = data;
 	unsigned int i;
 
-	while (!__atomic_load_n(m->go, __ATOMIC_ACQUIRE))
+	__atomic_store_n(&m->ready, true, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&m->go, __ATOMIC_ACQUIRE))
 		;
 	for (i = 0; i < m->delay; i++)
 		__asm__ volatile("" ::: "memory");
@@ -408,9 +409,9 @@ TEST_F_TIMEOUT(mapping, moves_while_destroyed, 120)
 	EXPECT_EQ(0, aio_destroy(&self->aio, self->aio.ctx));
 	for (i = 0; i < rounds; i++) {
 		aio_context_t ctx = 0;
-		unsigned int go = 0, j, delay = next_random(&state) % 2000;
+		unsigned int j, delay = next_random(&state) % 2000;
 		struct mover m = {
-			.size = self->size, .to = map_pages(self->size), .go = &go,
+			.size = self->size, .to = map_pages(self->size),
 			.delay = next_random(&state) % 2000,
 		};
 		pthread_t thread;
@@ -419,8 +420,9 @@ TEST_F_TIMEOUT(mapping, moves_while_destroyed, 120)
 		ASSERT_EQ(0, aio_setup(&self->aio, EVENTS, &ctx));
 		m.from = (char *)ctx;
 		ASSERT_EQ(0, pthread_create(&thread, NULL, move_once, &m));
-		usleep(100);
-		__atomic_store_n(&go, 1, __ATOMIC_RELEASE);
+		while (!__atomic_load_n(&m.ready, __ATOMIC_ACQUIRE))
+			sched_yield();
+		__atomic_store_n(&m.go, true, __ATOMIC_RELEASE);
 		for (j = 0; j < delay; j++)
 			__asm__ volatile("" ::: "memory");
 		ret = aio_destroy(&self->aio, ctx);
