@@ -8,10 +8,9 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-#include "raio_test.h"
+#include "raio_cgroup.h"
 
 #define SYSCTLS		"/proc/sys/fs/raio/"
-#define CGROUPS		"/sys/fs/cgroup"
 /* Any two that are nobody else's, and a range for user namespaces. */
 #define USER_A		1000
 #define USER_B		1001
@@ -1232,51 +1231,12 @@ FIXTURE(memory)
 	char dir[64];
 };
 
-static int cgroup_write(const char *dir, const char *file, const char *str)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), "%s/%s", dir, file);
-	return write_str(path, str);
-}
-
-/* The number after @key in @file, or the only one if that is NULL. */
-static unsigned long cgroup_read(const char *dir, const char *file, const char *key)
-{
-	unsigned long val = 0;
-	char path[128], line[128];
-	bool found = false;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, file);
-	f = fopen(path, "re");
-	while (f && !found && fgets(line, sizeof(line), f)) {
-		if (!key)
-			found = sscanf(line, "%lu", &val) == 1;
-		else if (!strncmp(line, key, strlen(key)) && line[strlen(key)] == ' ')
-			found = sscanf(line + strlen(key), "%lu", &val) == 1;
-	}
-	if (!found)
-		ksft_exit_fail_msg("%s has no %s\n", path, key ?: "number");
-	fclose(f);
-	return val;
-}
-
 FIXTURE_SETUP(memory)
 {
-	char pid[16];
-
 	base_begin(_metadata, &self->base);
-	if (access(CGROUPS "/cgroup.controllers", F_OK))
-		mount("cgroup2", CGROUPS, "cgroup2", 0, NULL);
-	ASSERT_EQ(0, write_str(CGROUPS "/cgroup.subtree_control", "+memory")) {
-		TH_LOG("no memory cgroups");
-	}
-	snprintf(self->dir, sizeof(self->dir), CGROUPS "/raio-test-%d", getpid());
-	ASSERT_EQ(0, mkdir(self->dir, 0755));
+	cgroup_make(_metadata, self->dir, sizeof(self->dir));
 	peer_start(_metadata, &self->peer);
-	snprintf(pid, sizeof(pid), "%d", self->peer.pid);
-	ASSERT_EQ(0, cgroup_write(self->dir, "cgroup.procs", pid));
+	ASSERT_EQ(0, cgroup_take(self->dir, self->peer.pid));
 	ASSERT_EQ(0, tell(&self->peer, OPEN, 0));
 }
 
