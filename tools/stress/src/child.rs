@@ -16,7 +16,7 @@ use clap::Args;
 use std::{
     sync::{atomic::Ordering::SeqCst, Arc},
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// How long a thread may wait without an end before it is kicked.
@@ -95,7 +95,6 @@ fn start(world: &Arc<World>, plan: Plan, number: u32, generation: u32) -> Checke
 
 fn live(world: &Arc<World>, options: &Options) -> Checked {
     let plan = Plan::new(options.seed);
-    let begun = Instant::now();
     sys::accept_kicks();
     ambush::start(world).map_err(|e| format!("a thread: {e}"))?;
     let threads: Checked<Vec<_>> = (0..options.threads)
@@ -118,7 +117,7 @@ fn live(world: &Arc<World>, options: &Options) -> Checked {
                 *place = Some(start(world, plan, number as u32, next)?);
             }
         }
-        if abrupt && begun.elapsed() > Duration::from_millis(plan.after.into()) {
+        if abrupt && world.begun.elapsed() > Duration::from_millis(plan.after.into()) {
             break;
         }
     }

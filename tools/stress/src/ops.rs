@@ -4,7 +4,7 @@
 //! operations of a thread follow from its seed, whatever happens meanwhile.
 
 use crate::seed::{self, Random, Role};
-use rand::Rng;
+use rand::{seq::SliceRandom, Rng, RngCore};
 
 /// Contexts that the threads of a process share.
 pub const SLOTS: u8 = 4;
@@ -589,6 +589,34 @@ pub struct Plan {
     pub after: u32,
 }
 
+/// A round of processes: how those end that aren't killed. What is drawn
+/// without looking may not come in half a minute; in a round each comes.
+pub const ROUND: [Option<Ending>; 8] = [
+    Some(Ending::Orderly),
+    Some(Ending::Close),
+    Some(Ending::Exit),
+    Some(Ending::Exec),
+    None,
+    None,
+    None,
+    None,
+];
+
+/// The seed of child `number` under `seed`, and whether it is killed.
+pub fn child(seed: u64, number: u64) -> (u64, bool) {
+    let size = ROUND.len() as u64;
+    let mut round = ROUND;
+    round.shuffle(&mut seed::random(seed, Role::Round(number / size)));
+    let ending = round[(number % size) as usize];
+    let mut random = seed::random(seed, Role::Child(number));
+    loop {
+        let seed = random.next_u64();
+        if ending.is_none_or(|ending| Plan::new(seed).ending == ending) {
+            return (seed, ending.is_none());
+        }
+    }
+}
+
 impl Plan {
     /// The plan of the child with that seed.
     pub fn new(seed: u64) -> Self {
@@ -640,6 +668,22 @@ mod tests {
         let list = |thread| plan.operations(5, thread, 0).collect::<Vec<_>>();
         assert_eq!(list(1), list(1));
         assert_ne!(list(1), list(2));
+    }
+
+    #[test]
+    fn every_round_has_every_ending() {
+        for round in 0..20 {
+            let mut list: Vec<_> = (0..8).map(|n| child(7, round * 8 + n)).collect();
+            assert_eq!(
+                list,
+                (0..8).map(|n| child(7, round * 8 + n)).collect::<Vec<_>>()
+            );
+            list.retain(|(_, killed)| !killed);
+            for ending in [Ending::Orderly, Ending::Close, Ending::Exit, Ending::Exec] {
+                let so = |(seed, _): &&(u64, bool)| Plan::new(*seed).ending == ending;
+                assert_eq!(list.iter().filter(so).count(), 1);
+            }
+        }
     }
 
     #[test]

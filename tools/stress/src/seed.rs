@@ -3,7 +3,7 @@
 //! thread derives its own from, by who it is and by nothing else. Relies on
 //! ChaCha's numbers being the same everywhere.
 
-use rand::{RngCore, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 /// The generator of all that is random here.
@@ -21,6 +21,8 @@ pub enum Role {
     Thread(u32, u32),
     /// The seed of a child process.
     Child(u64),
+    /// The order in a round of child processes.
+    Round(u64),
 }
 
 /// The generator for `role` under `seed`.
@@ -33,13 +35,9 @@ pub fn random(seed: u64, role: Role) -> Random {
             (1 << 62) | (u64::from(thread) << 32) | u64::from(generation)
         }
         Role::Child(number) => (1 << 63) | number,
+        Role::Round(number) => (3 << 62) | number,
     });
     random
-}
-
-/// The seed of child `number` of a supervisor with `seed`.
-pub fn of_child(seed: u64, number: u64) -> u64 {
-    random(seed, Role::Child(number)).next_u64()
 }
 
 /// Reads a seed as it is printed, or in decimal.
@@ -57,14 +55,15 @@ pub fn parse(text: &str) -> Result<u64, std::num::ParseIntError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::RngCore;
 
     #[test]
     fn the_same_of_the_same() {
-        assert_eq!(of_child(7, 3), of_child(7, 3));
         let numbers = |role| random(7, role).next_u64();
+        assert_eq!(numbers(Role::Child(3)), numbers(Role::Child(3)));
         assert_eq!(numbers(Role::Thread(1, 2)), numbers(Role::Thread(1, 2)));
         // These must stay as they are, or a printed seed is worth nothing.
-        assert_eq!(of_child(1, 0), FIRST);
+        assert_eq!(random(1, Role::Child(0)).next_u64(), FIRST);
     }
 
     const FIRST: u64 = 0xb6aa_6a7f_7ff3_89fe;
@@ -74,7 +73,8 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for seed in [0, 1, u64::MAX] {
             for n in 0..20 {
-                assert!(seen.insert(of_child(seed, n)));
+                let child = random(seed, Role::Child(n)).next_u64();
+                assert!(seen.insert(child));
                 for thread in 0..4 {
                     let role = Role::Thread(thread, n as u32);
                     assert!(seen.insert(random(seed, role).next_u64()));

@@ -6,7 +6,7 @@
 use crate::{
     check,
     counters::{self, Count, Counters, Module},
-    ops::{BLOCK, OWN_PAGES, READ_ONLY_BLOCKS},
+    ops::{self, BLOCK, OWN_PAGES, READ_ONLY_BLOCKS},
     seed::{self, Random, Role},
     sys::{self, End, Reaped},
     testdev::{self, Command, Control, Mode},
@@ -36,13 +36,16 @@ const GRACE: Duration = Duration::from_secs(40);
 const SETTLED: Duration = Duration::from_secs(10);
 /// So much is told of failures.
 const MOST_FAILURES: usize = 20;
+/// However slow it goes, so many processes are started.
+const LEAST: u64 = 2 * ops::ROUND.len() as u64;
 /// What kselftests return when they aren't run.
 const SKIPPED: u8 = 4;
 
 /// What the test is to be like.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// How long it takes, in seconds
+    /// How long it takes, in seconds, unless the machine is too slow to start
+    /// 16 processes meanwhile
     #[arg(long, default_value_t = 30)]
     pub seconds: u64,
     /// The seed that everything follows from, in decimal or as 0x...; a random
@@ -251,13 +254,15 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Starts and kills, until the time is over or something has failed.
+    /// Starts and kills, until the time is over and every way to end has had
+    /// its turn, or something has failed.
     fn supervise(&mut self) -> io::Result<()> {
         let start = Instant::now();
         let mut let_go = start;
         let mut shown = start;
         let limit = Duration::from_secs(self.options.seconds);
-        while start.elapsed() < limit && self.failures.is_empty() {
+        let more = |it: &Self| start.elapsed() < limit || it.number < LEAST;
+        while more(self) && self.failures.is_empty() {
             for place in 0..self.options.processes {
                 if !self.processes.iter().any(|process| process.place == place) {
                     self.start(place)?;
@@ -308,7 +313,7 @@ impl<'a> Supervisor<'a> {
         let page =
             testdev::FIRST_PAGE + half * u64::from(self.options.threads) * u64::from(OWN_PAGES);
         self.control.tell_all(Command::CompleteAll)?;
-        let seed = seed::of_child(self.seed, number);
+        let (seed, killed) = ops::child(self.seed, number);
         let child = process::Command::new("/proc/self/exe")
             .arg("child")
             .args(["--seed", &format!("{seed:#x}")])
@@ -322,7 +327,6 @@ impl<'a> Supervisor<'a> {
             .spawn()?;
         self.counters.count(Count::Processes);
         let kill_after = self.random.random_range(20..1500);
-        let killed = self.random.random_range(0..5) < 3;
         self.processes.push(Process {
             pid: child.id() as i32,
             place,

@@ -27,6 +27,9 @@ use std::{
 const WATCHED: Duration = Duration::from_millis(600);
 /// How many such contexts there is room for.
 const MOST_WATCHED: usize = 24;
+/// For so long a process does something, then it ends, and others have their
+/// turn.
+const BUSY: Duration = Duration::from_secs(6);
 /// After so long an event must be there: the supervisor ends what devices
 /// hold much more often.
 pub const LONGEST: Duration = Duration::from_secs(30);
@@ -60,8 +63,8 @@ impl Worker {
         }
     }
 
-    /// Does all operations of a generation of this thread. A failure ends the
-    /// process.
+    /// Does the operations of a generation of this thread, as far as the
+    /// process has time. A failure ends the process.
     pub fn run(mut self, plan: Plan, generation: u32) {
         let seed = self.world.seed;
         self.world.waiting[self.number as usize]
@@ -69,6 +72,9 @@ impl Worker {
             .store(sys::thread_id(), SeqCst);
         self.world.counters.count(Count::Threads);
         for (n, op) in plan.operations(seed, self.number, generation) {
+            if self.world.begun.elapsed() > BUSY {
+                break;
+            }
             self.world.counters.count(Count::Operations);
             let done = self.perform(&op).and_then(|()| self.watch(false));
             if let Err(e) = done {

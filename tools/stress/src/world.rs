@@ -40,6 +40,8 @@ pub struct Waiting {
 pub struct World {
     /// Its seed.
     pub seed: u64,
+    /// Since when it is there.
+    pub begun: Instant,
     /// What is used once.
     pub once: Once,
     /// What is counted.
@@ -101,6 +103,7 @@ impl World {
         let processors = sys::processors();
         Ok(Self {
             seed: parts.seed,
+            begun: Instant::now(),
             counters: parts.counters,
             report: parts.report,
             devices: parts.devices,
