@@ -202,7 +202,8 @@ impl Contexts {
         let id = user::read::<u32>(handle).map_err(|_| EINVAL)?;
         let rcu = rcu::read_lock();
         let ctx = self.siblings.table.get(id, &rcu).ok_or(EINVAL)?;
-        if ctx.ring.address() != handle || !ctx.is_ours() {
+        // No address is that of a ring which isn't published yet.
+        if handle == 0 || ctx.ring.address() != handle || !ctx.is_ours() {
             return Err(EINVAL);
         }
         User::tryget(ctx).ok_or_else(|| {
