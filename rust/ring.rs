@@ -364,8 +364,8 @@ impl protocol::Waiters for LevelQueue {
         self.any()
     }
 
-    fn wake(&self, there: u32) {
-        self.wake(there);
+    fn wake(&self, there: impl Fn() -> u32) {
+        self.wake(there());
     }
 }
 
@@ -374,7 +374,7 @@ impl protocol::Waiters for PollQueue {
         self.any()
     }
 
-    fn wake(&self, _there: u32) {
+    fn wake(&self, _there: impl Fn() -> u32) {
         self.wake_readable();
     }
 }

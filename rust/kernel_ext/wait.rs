@@ -14,7 +14,7 @@
 //! [`PollQueue`] what `poll(2)` and `epoll(7)` take when they are woken.
 
 use crate::bindings;
-use core::{marker::PhantomData, ptr};
+use core::{cell::UnsafeCell, ptr};
 use kernel::{
     ffi,
     fs::File,
@@ -50,33 +50,50 @@ unsafe fn active(queue: &Opaque<bindings::wait_queue_head>) -> bool {
     }
 }
 
-/// A queue whose waiters each wait for a level. They share what is there: a [`wake`](Self::wake)
-/// of some level wakes those for whom it is enough together, who came first first.
+/// A queue whose waiters each wait for a level. They share what is there, who came first first: a
+/// [`wake`](Self::wake) wakes those for whom it is enough, besides what others have been woken for
+/// and haven't come to yet. Whoever was woken must see to it that somebody calls it again when it
+/// has taken its share, or leaves.
 ///
 /// # Invariants
 ///
-/// Each entry is the `entry` of a [`Frame`] of [`LevelQueue::with_waiter`] that hasn't returned.
+/// * Each entry is the `entry` of a [`Frame`] of [`LevelQueue::with_waiter`] that hasn't returned.
+/// * `promised` is the sum of the levels of the frames that are `chosen`. It and they are accessed
+///   with the queue's lock held.
 #[pin_data]
 pub(crate) struct LevelQueue {
     #[pin]
     inner: Opaque<bindings::wait_queue_head>,
+    promised: UnsafeCell<u32>,
 }
 
 // SAFETY: A wait queue may be used from every thread.
 unsafe impl Send for LevelQueue {}
-// SAFETY: A wait queue may be used from every thread at the same time.
+// SAFETY: A wait queue may be used from every thread at the same time, and `promised` is guarded by
+// its lock.
 unsafe impl Sync for LevelQueue {}
 
 #[repr(C)]
 struct Frame {
     entry: bindings::wait_queue_entry,
     level: u32,
+    /// It was woken, and hasn't come to it yet.
+    chosen: bool,
+}
+
+/// What a waker tells [`LevelQueue::woken`].
+struct Wake<'a> {
+    queue: &'a LevelQueue,
+    there: u32,
 }
 
 impl LevelQueue {
     /// A queue without waiters.
     pub(crate) fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
-        pin_init!(Self { inner <- queue_head(name, key) })
+        pin_init!(Self {
+            inner <- queue_head(name, key),
+            promised: UnsafeCell::new(0),
+        })
     }
 
     /// Is anybody queued? Who was so before the caller's last full barrier is.
@@ -86,9 +103,10 @@ impl LevelQueue {
         unsafe { active(&self.inner) }
     }
 
-    /// Wakes as many as `level` is enough for.
-    pub(crate) fn wake(&self, mut level: u32) {
-        self.wake_key((&raw mut level).cast());
+    /// Wakes as many as the level `there` is enough for.
+    pub(crate) fn wake(&self, there: u32) {
+        let wake = Wake { queue: self, there };
+        self.wake_key((&raw const wake).cast_mut().cast());
     }
 
     /// Wakes all.
@@ -96,36 +114,50 @@ impl LevelQueue {
         self.wake_key(ptr::null_mut());
     }
 
-    /// `left` is null, or a level of which each who is woken takes a share.
-    fn wake_key(&self, left: *mut ffi::c_void) {
+    fn wake_key(&self, key: *mut ffi::c_void) {
         // SAFETY: Initialised; `Self::woken` knows what the key is.
-        unsafe { bindings::__wake_up(self.inner.get(), bindings::TASK_NORMAL, 0, left) };
+        unsafe { bindings::__wake_up(self.inner.get(), bindings::TASK_NORMAL, 0, key) };
     }
 
     /// # Safety
     ///
     /// To be called by the C side only, as the function of a [`Frame`]'s entry, with what
-    /// [`LevelQueue::wake_key`] passed as the key.
+    /// [`LevelQueue::wake_key`] passed as the key: null, or a [`Wake`] of this queue.
     unsafe extern "C" fn woken(
         entry: *mut bindings::wait_queue_entry,
         mode: ffi::c_uint,
         flags: ffi::c_int,
         key: *mut ffi::c_void,
     ) -> ffi::c_int {
-        // SAFETY: By the invariant the entry is the first field of a `Frame`, alive because the
-        // queue's lock is held and it is still on it.
-        let level = unsafe { (*entry.cast::<Frame>()).level };
-        // SAFETY: Null, or of the frame of `wake`, which waits for us.
-        if let Some(left) = unsafe { key.cast::<u32>().as_mut() } {
-            match left.checked_sub(level) {
-                Some(rest) => *left = rest,
+        // SAFETY: The frame of the waker waits for us.
+        let Some(wake) = (unsafe { key.cast::<Wake<'_>>().as_ref() }) else {
+            // SAFETY: Called as the C side would.
+            return unsafe { bindings::autoremove_wake_function(entry, mode, flags, key) };
+        };
+        // By the invariant the entry is the first field of it.
+        let frame = entry.cast::<Frame>();
+        // SAFETY: The queue's lock is held, so nobody else has `promised`, and the frame is alive
+        // for as long as the entry is on the queue. It wakes first and then leaves the queue with
+        // a release, after which the entry isn't touched: its frame may be gone.
+        unsafe {
+            let promised = wake.queue.promised.get();
+            let level = (*frame).level;
+            let left = wake.there.saturating_sub(*promised);
+            if level > left {
                 // Perhaps it is enough for one who came later, if there is anything.
-                None => return if *left == 0 { -1 } else { 0 },
+                return if left == 0 { -1 } else { 0 };
             }
+            // INVARIANT: Both are changed together.
+            *promised += level;
+            (*frame).chosen = true;
+            let ret = bindings::autoremove_wake_function(entry, mode, flags, key);
+            if ret == 0 {
+                // It runs already, will look by itself, and is still on the queue.
+                *promised -= level;
+                (*frame).chosen = false;
+            }
+            ret
         }
-        // SAFETY: Called as the C side would. It wakes first and then leaves the list with a
-        // release, after which the entry isn't touched: its frame may be gone.
-        unsafe { bindings::autoremove_wake_function(entry, mode, flags, key) }
     }
 
     /// Runs `f` with a place in the queue for somebody who waits for `level`, at least 1, until
@@ -137,49 +169,67 @@ impl LevelQueue {
         f: impl FnOnce(&mut Waiter<'_>) -> R,
     ) -> R {
         let frame: Opaque<Frame> = Opaque::zeroed();
-        let frame = &frame;
-        let entry = frame.get().cast::<bindings::wait_queue_entry>();
+        let mut waiter = Waiter {
+            queue: self,
+            frame: &frame,
+            deadline,
+        };
+        let entry = waiter.entry();
         // Exclusive entries are queued at the end, so that who came first is woken first.
-        // SAFETY: Memory of our frame that nobody else has seen. `Frame` is `repr(C)`.
+        // SAFETY: Memory of our frame that nobody else has seen.
         unsafe {
             bindings::init_wait_entry(entry, bindings::WQ_FLAG_EXCLUSIVE as ffi::c_int);
             (*entry).func = Some(Self::woken);
             (*frame.get()).level = level;
         }
-        let ret = f(&mut Waiter {
-            queue: self,
-            entry,
-            deadline,
-            _frame: PhantomData,
-        });
+        let ret = f(&mut waiter);
         // SAFETY: Both are initialised. When this returns, nobody has the entry any more.
         unsafe { bindings::finish_wait(self.inner.get(), entry) };
+        waiter.arrive();
         ret
     }
 }
 
 /// A place in a [`LevelQueue`].
-///
-/// # Invariants
-///
-/// `entry` is an initialised one of a frame that is there for `'a`.
 pub(crate) struct Waiter<'a> {
     queue: &'a LevelQueue,
-    entry: *mut bindings::wait_queue_entry,
+    frame: &'a Opaque<Frame>,
     deadline: Option<i64>,
-    _frame: PhantomData<&'a mut Frame>,
 }
 
 impl Waiter<'_> {
+    /// The first field of the frame, which is `repr(C)`.
+    fn entry(&self) -> *mut bindings::wait_queue_entry {
+        self.frame.get().cast()
+    }
+
+    /// If it was woken for something, that is no longer promised to it: it looks for itself.
+    fn arrive(&self) {
+        // SAFETY: The queue is initialised, and `promised` and the frame are accessed with its lock
+        // held.
+        unsafe {
+            let lock = &raw mut (*self.queue.inner.get()).lock;
+            let frame = self.frame.get();
+            bindings::spin_lock_irq_disable(lock);
+            if (*frame).chosen {
+                // INVARIANT: Both are changed together.
+                (*frame).chosen = false;
+                *self.queue.promised.get() -= (*frame).level;
+            }
+            bindings::spin_unlock_irq_enable(lock);
+        }
+    }
+
     /// Queues the caller, about to sleep, and has a full barrier after that (`set_current_state()`
     /// in `prepare_to_wait_event()`). False if a signal is pending; the caller is not queued then.
     pub(crate) fn enqueue(&mut self) -> bool {
+        self.arrive();
         // INVARIANT: The entry is in the frame of `with_waiter`, which takes it off.
         // SAFETY: Both are initialised.
         let ret = unsafe {
             bindings::prepare_to_wait_event(
                 self.queue.inner.get(),
-                self.entry,
+                self.entry(),
                 bindings::TASK_INTERRUPTIBLE as ffi::c_int,
             )
         };

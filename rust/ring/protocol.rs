@@ -12,9 +12,10 @@
 //! # Waking
 //!
 //! Each waiter wants a number of events. Who has posted one wakes, of those who wait, the first
-//! that the unread events are enough for together. Whoever was woken and has taken what it wanted,
-//! or gives up, calls [`pass_on`], for there may be enough left for another. So none sleeps while
-//! what it wants lies there: at the latest, the last that was woken finds it.
+//! that the unread events are enough for, less what those want who were woken and haven't come to
+//! it yet. When such a one runs, this is no longer kept for it. When it then has taken what it
+//! wanted, or gives up, it calls [`pass_on`], for there may be enough left for another. So none
+//! sleeps while what it wants lies there: at the latest, the last that was woken finds it.
 
 use kernel::sync::{
     atomic::{
@@ -61,8 +62,8 @@ pub(crate) trait Waiters {
     /// Is there anybody? Without any order.
     fn any(&self) -> bool;
 
-    /// Wakes those who can share `there` events.
-    fn wake(&self, there: u32);
+    /// Wakes those who can share `there` events, less what was kept for others.
+    fn wake(&self, there: impl Fn() -> u32);
 }
 
 /// An event was published: wakes who waits for it on either queue. `there` is how many there are.
@@ -72,22 +73,21 @@ pub(crate) fn announce(one: &impl Waiters, other: &impl Waiters, there: impl Fn(
     // the tail.
     smp_mb(Full);
     if one.any() {
-        one.wake(there());
+        one.wake(&there);
     }
     if other.any() {
-        other.wake(there());
+        other.wake(&there);
     }
 }
 
-/// Somebody stops waiting, or has taken events: wakes who can use what is left.
+/// Somebody for whom nothing is kept stops waiting, or has taken events: wakes who can use what is
+/// left.
 pub(crate) fn pass_on(queue: &impl Waiters, there: impl Fn() -> u32) {
     // Without a barrier: who was queued when we were woken is seen, as the queue's lock was held
-    // then. Who comes later looks for itself.
+    // then, and events that came while something was kept for us are, as we have had it since. Who
+    // comes later looks for itself.
     if queue.any() {
-        let there = there();
-        if there > 0 {
-            queue.wake(there);
-        }
+        queue.wake(there);
     }
 }
 
@@ -104,8 +104,8 @@ pub(crate) enum Woken {
 
 /// Who waits on a queue.
 pub(crate) trait Sleeper {
-    /// Queues it, about to sleep, then has a full barrier, which pairs with that of [`announce`].
-    /// False if a signal is pending.
+    /// Nothing is kept for it any more. Queues it, about to sleep, then has a full barrier, which
+    /// pairs with that of [`announce`]. False if a signal is pending.
     fn enqueue(&mut self) -> bool;
 
     /// Sleeps until it is woken. False if the time is over.

@@ -48,13 +48,30 @@ mod tests {
     /// A task that may sleep.
     struct Task {
         level: u32,
+        /// With the queue's lock held.
+        chosen: AtomicBool,
         runs: Mutex<bool>,
         woken: Condvar,
     }
 
+    #[derive(Default)]
+    struct List {
+        tasks: Vec<Arc<Task>>,
+        promised: u32,
+    }
+
+    impl List {
+        /// Nothing is kept for it any more.
+        fn arrive(&mut self, task: &Task) {
+            if task.chosen.swap(false, Ordering::Relaxed) {
+                self.promised -= task.level;
+            }
+        }
+    }
+
     /// A wait queue.
     struct Queue {
-        list: Mutex<Vec<Arc<Task>>>,
+        list: Mutex<List>,
         /// What is read without the lock.
         active: AtomicBool,
     }
@@ -62,7 +79,7 @@ mod tests {
     impl Queue {
         fn new() -> Self {
             Self {
-                list: Mutex::new(Vec::new()),
+                list: Mutex::new(List::default()),
                 active: AtomicBool::new(false),
             }
         }
@@ -73,18 +90,21 @@ mod tests {
             self.active.load(Ordering::Relaxed)
         }
 
-        fn wake(&self, mut there: u32) {
+        fn wake(&self, there: impl Fn() -> u32) {
+            let there = there();
             let mut list = self.list.lock().unwrap();
-            list.retain(|task| {
-                let Some(rest) = there.checked_sub(task.level) else {
+            let List { tasks, promised } = &mut *list;
+            tasks.retain(|task| {
+                if task.level > there.saturating_sub(*promised) {
                     return true;
-                };
-                there = rest;
+                }
+                *promised += task.level;
+                task.chosen.store(true, Ordering::Relaxed);
                 *task.runs.lock().unwrap() = true;
                 task.woken.notify_one();
                 false
             });
-            self.active.store(!list.is_empty(), Ordering::Relaxed);
+            self.active.store(!tasks.is_empty(), Ordering::Relaxed);
         }
     }
 
@@ -96,7 +116,7 @@ mod tests {
             false
         }
 
-        fn wake(&self, _: u32) {}
+        fn wake(&self, _: impl Fn() -> u32) {}
     }
 
     /// A place in the queue.
@@ -107,9 +127,10 @@ mod tests {
 
     impl Sleeper for Place<'_> {
         fn enqueue(&mut self) -> bool {
+            self.queue.list.lock().unwrap().arrive(&self.task);
             let mut list = self.queue.list.lock().unwrap();
-            if !list.iter().any(|task| Arc::ptr_eq(task, &self.task)) {
-                list.push(self.task.clone());
+            if !list.tasks.iter().any(|task| Arc::ptr_eq(task, &self.task)) {
+                list.tasks.push(self.task.clone());
             }
             self.queue.active.store(true, Ordering::Relaxed);
             *self.task.runs.lock().unwrap() = false;
@@ -132,8 +153,10 @@ mod tests {
     impl Drop for Place<'_> {
         fn drop(&mut self) {
             let mut list = self.queue.list.lock().unwrap();
-            list.retain(|task| !Arc::ptr_eq(task, &self.task));
-            self.queue.active.store(!list.is_empty(), Ordering::Relaxed);
+            list.arrive(&self.task);
+            list.tasks.retain(|task| !Arc::ptr_eq(task, &self.task));
+            let active = !list.tasks.is_empty();
+            self.queue.active.store(active, Ordering::Relaxed);
         }
     }
 
@@ -213,6 +236,7 @@ mod tests {
                 queue: &self.queue,
                 task: Arc::new(Task {
                     level,
+                    chosen: AtomicBool::new(false),
                     runs: Mutex::new(true),
                     woken: Condvar::new(),
                 }),
@@ -295,7 +319,7 @@ mod tests {
             ],
             |ring| {
                 ring.getevents(1);
-                ring.queue.wake(u32::MAX);
+                ring.queue.wake(|| u32::MAX);
             },
         );
     }
