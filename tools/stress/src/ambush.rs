@@ -2,7 +2,9 @@
 //! Threads that use a context in the one way that they are told, until it is
 //! gone. There is one on each processor. Who ambushes it ends the context:
 //! from another processor, at the same time; or from the same one as a thread
-//! that takes the processor in the middle of the call.
+//! that takes the processor in the middle of the call. The processors may be
+//! virtual, and one of them not be run just now: so who are to do something at
+//! the same time meet first, see [`Beat`].
 
 use crate::{
     context::{Context, NOWHERE},
@@ -17,7 +19,7 @@ use raio::{raw, sys as abi};
 use std::{
     hint,
     sync::{
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::SeqCst},
         mpsc::{self, Receiver, Sender},
         Arc, Mutex,
     },
@@ -37,9 +39,11 @@ pub struct Task {
     /// It is about to.
     pub started: AtomicBool,
     /// The context ends now, for who does it at the same time.
-    pub now: AtomicBool,
+    pub now: Beat,
     /// It won't use it any more.
     pub done: AtomicBool,
+    /// Who does it.
+    pub thread: AtomicI32,
 }
 
 impl Task {
@@ -49,9 +53,61 @@ impl Task {
             context,
             prey,
             started: AtomicBool::new(false),
-            now: AtomicBool::new(false),
+            now: Beat::default(),
             done: AtomicBool::new(false),
+            thread: AtomicI32::new(0),
         })
+    }
+}
+
+/// They begin.
+const NOW: u32 = u32::MAX - 1;
+/// An answer that comes within that comes from a processor that is run.
+const AT_ONCE: Duration = Duration::from_micros(20);
+/// So many of them in a row are asked for.
+const ANSWERS: u32 = 4;
+/// After so long it isn't tried any more.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How two threads on two processors begin something at the same time. What is
+/// asked is odd, the answer one more, and [`NOW`] the end.
+#[derive(Default)]
+pub struct Beat(AtomicU32);
+
+impl Beat {
+    /// Waits until both run at the same time, and tells the other to go on.
+    /// Says whether they do.
+    pub fn meet(&self) -> bool {
+        let start = Instant::now();
+        let mut answers = 0;
+        for beat in (1..NOW).step_by(2) {
+            if answers == ANSWERS || start.elapsed() > PATIENCE {
+                break;
+            }
+            let asked = Instant::now();
+            self.0.store(beat, SeqCst);
+            spin(|| self.0.load(SeqCst) != beat);
+            answers = if asked.elapsed() < AT_ONCE {
+                answers + 1
+            } else {
+                0
+            };
+        }
+        self.0.store(NOW, SeqCst);
+        answers == ANSWERS
+    }
+
+    /// The other side: answers until it is told.
+    pub fn answer(&self) {
+        spin(|| match self.0.load(SeqCst) {
+            NOW => true,
+            beat => {
+                if beat % 2 == 1 {
+                    self.0.store(beat + 1, SeqCst);
+                }
+                false
+            }
+        });
     }
 }
 
@@ -122,16 +178,17 @@ pub fn start(world: &Arc<World>) -> std::io::Result<()> {
 fn run(world: &World, task: &Task, n: u32) -> Checked {
     let context = &task.context;
     let start = Instant::now();
+    task.thread.store(sys::thread_id(), SeqCst);
     task.started.store(task.prey != Prey::Destroy, SeqCst);
     match task.prey {
         Prey::LookUp => while look_up(context, start)? {},
         Prey::Submit => while submit(world, context, n, start)? {},
-        Prey::Wait => wait(world, context)?,
+        Prey::Wait | Prey::Sleep => wait(world, context)?,
         Prey::Destroy => {
             // Nobody else shall be run here when it is time.
             sys::urgent(world.processors.len() > 1);
             task.started.store(true, SeqCst);
-            spin(|| task.now.load(SeqCst));
+            task.now.answer();
             let destroyed = context.destroy(0, &world.own, &world.counters);
             sys::urgent(false);
             destroyed?;
@@ -215,6 +272,10 @@ pub const RACED: u8 = 1;
 /// have their requests on that device, too.
 fn complete(world: &World, context: &Context) -> Checked {
     let error = |e: std::io::Error| format!("the control device: {e}");
+    if !sys::wait_for(LONGEST, || context.is_ending()) {
+        return Err("a context doesn't end".to_owned());
+    }
+    // It isn't so far yet: first a grace period passes.
     let before = world.control.cancelled(RACED).map_err(error)?;
     while !context.was_destroyed() {
         if world.control.cancelled(RACED).map_err(error)? != before {
@@ -255,6 +316,25 @@ fn wait(world: &World, context: &Context) -> Checked {
             }
             Err(e) if sys::errno(&e) == libc::EINVAL && context.is_ending() => return Ok(()),
             other => return Err(format!("a wait without an end: {other:?}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_meet_go_on() {
+        for _ in 0..10 {
+            let beat = Beat::default();
+            thread::scope(|scope| {
+                let other = scope.spawn(|| beat.answer());
+                thread::yield_now();
+                assert!(!other.is_finished());
+                beat.meet();
+            });
+            assert_eq!(beat.0.load(SeqCst), NOW);
         }
     }
 }

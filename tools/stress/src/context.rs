@@ -906,6 +906,12 @@ impl Context {
         }
     }
 
+    /// Whether any buffers are as [`Self::ended`] has left them, or should be.
+    pub fn is_watched(&self) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|entry| matches!(entry.place(), DEAD | DEAD_SEEN))
+    }
+
     /// Looks whether the buffers are as [`Self::ended`] has left them.
     ///
     /// # Errors

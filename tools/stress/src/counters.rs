@@ -78,6 +78,8 @@ counters! {
     Interrupted = "waits interrupted",
     /// Contexts destroyed under a thread that uses them.
     Ambushes = "ambushes",
+    /// Pairs of threads that have met to do something at the same time.
+    Meetings = "meetings",
     /// Requests ended while their context's end cancels them.
     Races = "cancels raced",
     /// Rings unmapped.

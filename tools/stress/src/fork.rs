@@ -5,9 +5,11 @@
 use crate::{
     context::{OpenFile, NOWHERE},
     counters::Count,
-    ops::{Fork, SLOTS},
+    ops::{Fork, DEVICES, SLOTS},
     report::Checked,
     sys::{self, End, Pages},
+    testdev::{Command, Mode},
+    worker::LONGEST,
     world::World,
 };
 use raio::{raw, sys as abi};
@@ -45,10 +47,20 @@ pub fn fork(world: &World, file: &OpenFile, what: Fork) -> Checked {
             }
             sys::exit_now(0)
         }
-        pid => match sys::reap(pid).map_err(|e| format!("waitpid: {e}"))? {
-            End::Exited(0) => Ok(()),
-            end => Err(format!("a forked process has ended so: {end:?}")),
-        },
+        pid => {
+            if what == Fork::Abandon {
+                // It waits for its requests, unless they were let go.
+                sys::wait_for(LONGEST, || {
+                    sys::sleeps_in(pid, abi::RAIO_IOC_DESTROY) || sys::has_ended(pid)
+                });
+                sys::kill(pid);
+            }
+            match sys::reap(pid).map_err(|e| format!("waitpid: {e}"))? {
+                End::Exited(0) => Ok(()),
+                End::Killed(libc::SIGKILL) if what == Fork::Abandon => Ok(()),
+                end => Err(format!("a forked process has ended so: {end:?}")),
+            }
+        }
     }
 }
 
@@ -77,7 +89,14 @@ fn child(world: &World, file: &OpenFile, what: Fork, handles: &[u64]) -> Checked
             let handle = handles.first().copied().unwrap_or(NOWHERE);
             Err(exec(descriptor.number, handle))
         }
-        Fork::Leave | Fork::Destroy => {
+        Fork::Leave | Fork::Destroy | Fork::Abandon => {
+            if what == Fork::Abandon {
+                // One that can't cancel.
+                world
+                    .control
+                    .tell(DEVICES - 1, Command::Mode(Mode::Hang))
+                    .map_err(|e| format!("the control device: {e}"))?;
+            }
             let mut handle = 0u64;
             let mut arg = abi::raio_setup {
                 nr_events: 8,
@@ -111,7 +130,10 @@ fn child(world: &World, file: &OpenFile, what: Fork, handles: &[u64]) -> Checked
             if !matches!(taken, Ok(4)) {
                 return Err(format!("submit in a forked process: {taken:?}"));
             }
-            if what == Fork::Destroy {
+            if what == Fork::Leave {
+                // They are in use until the process has ended.
+                std::mem::forget(pages);
+            } else {
                 let mut arg = abi::raio_destroy {
                     ctx: handle,
                     ..Default::default()
@@ -119,9 +141,6 @@ fn child(world: &World, file: &OpenFile, what: Fork, handles: &[u64]) -> Checked
                 // SAFETY: nobody uses the ring.
                 unsafe { raw::destroy(descriptor.number, &mut arg) }
                     .map_err(|e| format!("destroy in a forked process: {e}"))?;
-            } else {
-                // They are in use until the process has ended.
-                std::mem::forget(pages);
             }
             Ok(())
         }

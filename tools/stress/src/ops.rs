@@ -20,6 +20,8 @@ pub const BLOCK: usize = 512;
 pub const READ_ONLY_BLOCKS: u16 = 512;
 /// Pages of each device that a thread has for itself to write to.
 pub const OWN_PAGES: u8 = 4;
+/// Before so many nanoseconds an ambushed context ends.
+pub const LONGEST_NAP: u32 = 400_000;
 /// Most requests in a call.
 pub const BATCH: usize = 16;
 
@@ -131,6 +133,9 @@ pub enum Fork {
     Destroy,
     /// It stays for so many milliseconds.
     Stay(u8),
+    /// It destroys a context of its own, and is killed while it waits for the
+    /// requests.
+    Abandon,
 }
 
 /// Who gets the events of a private context.
@@ -164,6 +169,8 @@ pub enum Prey {
     Submit,
     /// Wait for ever.
     Wait,
+    /// The same, and it is seen to wait before the context ends.
+    Sleep,
     /// Destroy it, too.
     Destroy,
     /// End its requests when they begin to be cancelled.
@@ -269,6 +276,8 @@ pub enum Op {
     Private {
         /// How large.
         size: Size,
+        /// Waits in it before there is anything to wait for.
+        vain: bool,
         /// What is submitted.
         requests: Vec<Request>,
         /// Who gets the events.
@@ -291,12 +300,19 @@ pub enum Op {
         unmap: bool,
         /// While the other's processor is interrupted all the time.
         storm: bool,
+        /// So many, one after the other: in most the moment isn't met.
+        times: u8,
     },
     /// Makes a context whose requests are cancelled by its end while the
     /// device ends them.
     Race {
         /// What the device says when it is asked to cancel one.
         cancel: &'static str,
+    },
+    /// Reads from a device that is told not to do all of it.
+    Told {
+        /// To fail, not to move less.
+        fails: bool,
     },
     /// Goes to a processor.
     Move {
@@ -370,8 +386,8 @@ impl Request {
             Bad::Pointer,
         ];
         match random.random_range(0..100) {
-            0..94 => Self::good(random),
-            94..96 => Self::Nowhere {
+            0..90 => Self::good(random),
+            90..92 => Self::Nowhere {
                 device: random.random_range(0..DEVICES),
             },
             _ => Self::Bad(one_of(random, &BAD)),
@@ -400,6 +416,7 @@ enum Kind {
     Private,
     Ambush,
     Race,
+    Told,
     Move,
     Rest,
     Ask,
@@ -407,7 +424,7 @@ enum Kind {
 
 /// How often each is done. A context that lives too long hides the end of
 /// contexts, one that lives too short the rest.
-const KINDS: [(u32, Kind); 17] = [
+const KINDS: [(u32, Kind); 18] = [
     (12, Kind::Setup),
     (2, Kind::BadSetup),
     (26, Kind::Submit),
@@ -416,18 +433,27 @@ const KINDS: [(u32, Kind); 17] = [
     (8, Kind::Destroy),
     (2, Kind::Stranger),
     (2, Kind::Unmap),
-    (3, Kind::Remap),
-    (2, Kind::Fork),
+    (7, Kind::Remap),
+    (8, Kind::Fork),
     (4, Kind::Close),
     (8, Kind::Private),
-    (20, Kind::Ambush),
-    (4, Kind::Race),
+    (24, Kind::Ambush),
+    (9, Kind::Race),
+    (8, Kind::Told),
     (3, Kind::Move),
     (2, Kind::Rest),
     (1, Kind::Ask),
 ];
 
 impl Op {
+    fn setup(random: &mut Random, slot: u8) -> Self {
+        Self::Setup {
+            slot,
+            file: random.random_range(0..FILES),
+            size: Size::random(random),
+        }
+    }
+
     /// The next operation.
     pub fn random(random: &mut Random) -> Self {
         let kind = weighted(random, &KINDS);
@@ -435,11 +461,7 @@ impl Op {
         let file = random.random_range(0..FILES);
         let via = random.random();
         match kind {
-            Kind::Setup => Self::Setup {
-                slot,
-                file,
-                size: Size::random(random),
-            },
+            Kind::Setup => Self::setup(random, slot),
             Kind::BadSetup => Self::BadSetup {
                 file,
                 bad: one_of(
@@ -493,12 +515,13 @@ impl Op {
             Kind::Remap => Self::Remap { slot },
             Kind::Fork => Self::Fork {
                 file,
-                what: match random.random_range(0..6) {
+                what: match random.random_range(0..14) {
                     0 => Fork::Exit,
                     1 => Fork::Close,
-                    2 => Fork::Exec,
-                    3 => Fork::Leave,
-                    4 => Fork::Destroy,
+                    2..6 => Fork::Exec,
+                    6 => Fork::Leave,
+                    7 => Fork::Destroy,
+                    8..13 => Fork::Abandon,
                     _ => Fork::Stay(random.random_range(1..30)),
                 },
             },
@@ -508,6 +531,7 @@ impl Op {
             },
             Kind::Private => Self::Private {
                 size: Size::random(random),
+                vain: random.random(),
                 requests: Request::several(random, BATCH, Request::good),
                 reap: one_of(random, &[Reap::Call, Reap::Ring, Reap::Nobody]),
                 finish: one_of(
@@ -527,6 +551,7 @@ impl Op {
                         (8, Prey::LookUp),
                         (3, Prey::Submit),
                         (2, Prey::Wait),
+                        (4, Prey::Sleep),
                         (4, Prey::Destroy),
                     ],
                 );
@@ -538,7 +563,7 @@ impl Op {
                     } else {
                         Vec::new()
                     },
-                    nap: random.random_range(1000..400_000),
+                    nap: random.random_range(1000..LONGEST_NAP),
                     // Who shall look it up is interrupted; the others are
                     // run at the same time as well.
                     close: prey == Prey::LookUp && !storm
@@ -549,10 +574,18 @@ impl Op {
                         && prey != Prey::Destroy
                         && random.random_range(0..8) == 0,
                     storm,
+                    times: match prey {
+                        Prey::Destroy => 8,
+                        Prey::LookUp if !storm => 8,
+                        _ => 1,
+                    },
                 }
             }
             Kind::Race => Self::Race {
                 cancel: one_of(random, &["yes", "refuse", "late"]),
+            },
+            Kind::Told => Self::Told {
+                fails: random.random(),
             },
             Kind::Move => Self::Move { to: via },
             Kind::Rest => Self::Rest {
@@ -645,7 +678,11 @@ impl Plan {
         generation: u32,
     ) -> impl Iterator<Item = (u32, Op)> {
         let mut random = seed::random(seed, Role::Thread(thread, generation));
-        (0..self.operations).map(move |n| (n, Op::random(&mut random)))
+        (0..self.operations).map(move |n| match n {
+            // Not every process lives until there is something to be shared.
+            0 => (n, Op::setup(&mut random, (thread % u32::from(SLOTS)) as u8)),
+            _ => (n, Op::random(&mut random)),
+        })
     }
 }
 

@@ -393,13 +393,15 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// Of those that aren't in the list the parent has died, who may have
+    /// killed them.
     fn ended(&mut self, pid: i32, end: End) {
         let at = self.processes.iter().position(|process| process.pid == pid);
         let process = at.map(|at| self.processes.swap_remove(at));
         let killed = process.is_some_and(|process| process.killed.is_some());
         match end {
             End::Exited(0) => {}
-            End::Killed(libc::SIGKILL) if killed => {}
+            End::Killed(libc::SIGKILL) if killed || at.is_none() => {}
             _ => self
                 .failures
                 .push(format!("process {pid} has ended so: {end:?}")),

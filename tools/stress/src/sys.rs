@@ -88,6 +88,16 @@ pub fn urgent(on: bool) {
     unsafe { libc::sched_setscheduler(0, policy, &param) };
 }
 
+/// Whether a thread sleeps in an ioctl(2) with that number. One that has gone
+/// doesn't.
+pub fn sleeps_in(thread: i32, number: u64) -> bool {
+    // The call and its arguments; of one that runs there are no numbers.
+    let text = std::fs::read_to_string(format!("/proc/{thread}/syscall")).unwrap_or_default();
+    let mut words = text.split_whitespace();
+    words.next() == Some(&libc::SYS_ioctl.to_string())
+        && words.nth(1) == Some(&format!("{number:#x}"))
+}
+
 /// The number of this thread.
 pub fn thread_id() -> i32 {
     // SAFETY: it has no arguments.
@@ -270,6 +280,16 @@ pub fn reap(pid: i32) -> io::Result<End> {
             Err(e) if errno(&e) == libc::EINTR => {}
             Err(e) => return Err(e),
         }
+    }
+}
+
+/// Whether a child has ended and is to be waited for.
+pub fn has_ended(pid: i32) -> bool {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: it writes to `info`, where zero is no process.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags) != 0 || info.si_pid() != 0
     }
 }
 

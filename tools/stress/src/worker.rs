@@ -7,7 +7,10 @@ use crate::{
     context::{Context, OpenFile, NOWHERE},
     counters::Count,
     fork,
-    ops::{BadSetup, Finish, Op, Plan, Prey, Reap, Request, Size, Timeout, BATCH, DUPLICATES},
+    ops::{
+        BadSetup, Finish, Op, Plan, Prey, Reap, Request, Size, Timeout, BATCH, DUPLICATES,
+        LONGEST_NAP,
+    },
     report::Checked,
     sys,
     testdev::{Command, Mode},
@@ -106,7 +109,7 @@ impl Worker {
     fn destroy(&mut self, context: &Arc<Context>, via: u8) -> Checked<bool> {
         let world = &self.world;
         let destroyed = context.destroy(via, &world.own, &world.counters)?;
-        if destroyed {
+        if destroyed && context.is_watched() {
             self.watched
                 .push_back((Instant::now(), Arc::clone(context)));
         }
@@ -246,10 +249,11 @@ impl Worker {
             }
             Op::Private {
                 size,
+                vain,
                 ref requests,
                 reap,
                 finish,
-            } => self.private(size, requests, reap, finish),
+            } => self.private(size, vain, requests, reap, finish),
             Op::Ambush {
                 prey,
                 ref requests,
@@ -257,8 +261,13 @@ impl Worker {
                 close,
                 unmap,
                 storm,
-            } => self.ambush(prey, requests, nap, close, unmap, storm),
+                times,
+            } => (0..u32::from(times)).try_for_each(|n| {
+                let nap = nap * (n + 1) % LONGEST_NAP;
+                self.ambush(prey, requests, nap, close, unmap, storm)
+            }),
             Op::Race { cancel } => self.race(cancel),
+            Op::Told { fails } => self.told(fails),
             Op::Move { to } => {
                 let n = world.processors.len();
                 sys::run_on(world.processors[usize::from(to) % n]);
@@ -393,7 +402,14 @@ impl Worker {
 
     /// A context from its beginning to its end, each of which is known
     /// exactly.
-    fn private(&mut self, size: Size, requests: &[Request], reap: Reap, finish: Finish) -> Checked {
+    fn private(
+        &mut self,
+        size: Size,
+        vain: bool,
+        requests: &[Request],
+        reap: Reap,
+        finish: Finish,
+    ) -> Checked {
         let world = Arc::clone(&self.world);
         let forks = world.forks.load(SeqCst);
         let file = if finish == Finish::Close {
@@ -404,6 +420,10 @@ impl Worker {
         let context = self
             .make(&file, 0, size, false)?
             .ok_or("an open file is closed")?;
+        if vain {
+            // Until it is kicked.
+            self.getevents(&context, 0, (1, 1), Timeout::Endless, false)?;
+        }
         if !self.submit(&context, 0, requests)? {
             return Err("a new context can't be used".to_owned());
         }
@@ -498,7 +518,7 @@ impl Worker {
             nap %= self.storm(&context)?;
             sys::run_on(world.processors[here]);
         }
-        sys::urgent(close || storm || prey == Prey::Destroy);
+        sys::urgent(close || storm || prey == Prey::Destroy && n > 1);
         world.victims[victim].give(&task);
         if !sys::wait_for(LONGEST, || task.started.load(SeqCst)) {
             return Err("the victim isn't there".to_owned());
@@ -506,11 +526,18 @@ impl Worker {
         if close {
             sys::run_on(world.processors[victim]);
         }
-        sys::nap(nap);
-        task.now.store(true, SeqCst);
+        let asleep = || sys::sleeps_in(task.thread.load(SeqCst), abi::RAIO_IOC_GETEVENTS);
+        if prey == Prey::Sleep && !sys::wait_for(LONGEST, asleep) {
+            return Err("the victim doesn't wait".to_owned());
+        }
         if prey == Prey::Destroy {
+            if task.now.meet() {
+                world.counters.count(Count::Meetings);
+            }
             // Whoever is first, the other comes soon after.
             (0..nap % 64).for_each(|_| hint::spin_loop());
+        } else {
+            sys::nap(nap);
         }
         if unmap {
             context.ends();
@@ -564,9 +591,47 @@ impl Worker {
         Ok((each.as_nanos() as u32).clamp(1000, 20_000_000) * 4)
     }
 
+    /// A device moves less than it is asked to, or fails. (Others may have
+    /// their requests there, too.)
+    fn told(&mut self, fails: bool) -> Checked {
+        // Not the one that is raced on.
+        let device = 0;
+        let world = Arc::clone(&self.world);
+        let tell = |command| {
+            let told = world.control.tell(device, command);
+            told.map_err(|e| format!("the control device: {e}"))
+        };
+        let size = Size {
+            nr_events: 1,
+            entries: 1,
+        };
+        let context = self
+            .make(&world.home, 0, size, false)?
+            .ok_or("the file that stays open is closed")?;
+        let request = Request::Read {
+            device,
+            block: 0,
+            blocks: 8,
+        };
+        if fails {
+            tell(Command::Mode(Mode::Hang))?;
+            self.submit(&context, 0, &[request])?;
+            tell(Command::Fail(u8::MAX, libc::EIO))?;
+        } else {
+            tell(Command::Mode(Mode::Now))?;
+            tell(Command::Short(1, 100))?;
+            self.submit(&context, 0, &[request])?;
+        }
+        drain(&world, &context, 0)?;
+        if !self.destroy(&context, 0)? {
+            return Err("somebody else has destroyed it".to_owned());
+        }
+        Ok(())
+    }
+
     /// The context's end cancels requests that the device ends meanwhile.
     fn race(&mut self, cancel: &'static str) -> Checked {
-        const BATCHES: u16 = 7;
+        const BATCHES: u16 = 3;
         let world = Arc::clone(&self.world);
         let tell = |command| {
             let told = world.control.tell(RACED, command);
@@ -579,6 +644,13 @@ impl Worker {
         let context = self
             .make(&world.home, 0, size, true)?
             .ok_or("the file that stays open is closed")?;
+        // It is ready before there is anything that others may end.
+        let next = (sys::processor() + 1) % world.victims.len();
+        let task = Task::new(Arc::clone(&context), Prey::Complete);
+        world.victims[next].give(&task);
+        if !sys::wait_for(LONGEST, || task.started.load(SeqCst)) {
+            return Err("the victim isn't there".to_owned());
+        }
         // The first are cancelled in any case, which is seen.
         tell(Command::Mode(Mode::Hang))?;
         tell(Command::Cancel("yes"))?;
@@ -590,12 +662,6 @@ impl Worker {
             };
             self.submit(&context, 0, &[request; BATCH])?;
             tell(Command::Cancel(cancel))?;
-        }
-        let next = (sys::processor() + 1) % world.victims.len();
-        let task = Task::new(Arc::clone(&context), Prey::Complete);
-        world.victims[next].give(&task);
-        if !sys::wait_for(LONGEST, || task.started.load(SeqCst)) {
-            return Err("the victim isn't there".to_owned());
         }
         if !self.destroy(&context, 0)? {
             return Err("somebody else has destroyed it".to_owned());
