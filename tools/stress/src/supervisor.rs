@@ -38,14 +38,17 @@ const SETTLED: Duration = Duration::from_secs(10);
 const MOST_FAILURES: usize = 20;
 /// However slow it goes, so many processes are started.
 const LEAST: u64 = 2 * ops::ROUND.len() as u64;
+/// On a machine that is busy with something else it may take so many times as
+/// long until everything has occurred.
+const MOST: u32 = 3;
 /// What kselftests return when they aren't run.
 const SKIPPED: u8 = 4;
 
 /// What the test is to be like.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// How long it takes, in seconds, unless the machine is too slow to start
-    /// 16 processes meanwhile
+    /// How long it takes, in seconds; longer until 16 processes were started,
+    /// and up to three times as long until everything has occurred
     #[arg(long, default_value_t = 30)]
     pub seconds: u64,
     /// The seed that everything follows from, in decimal or as 0x...; a random
@@ -89,6 +92,8 @@ struct Supervisor<'a> {
     started: Vec<u64>,
     number: u64,
     failures: Vec<String>,
+    /// For how long processes were started.
+    lasted: Duration,
 }
 
 /// Runs the test.
@@ -144,11 +149,12 @@ fn test(options: &Options, seed: u64) -> io::Result<bool> {
     let before = device.stats()?;
 
     let mut supervisor = Supervisor::new(options, seed, control)?;
-    supervisor.supervise()?;
+    supervisor.supervise(&device, &before)?;
     supervisor.end()?;
     let after = settle(&device, &before)?;
     supervisor.control.tell_all(Command::Reset)?;
 
+    println!("# {} s of stress", supervisor.lasted.as_secs());
     let module = Module::between(&before, &after);
     let title = ("what was done", "what the module has counted");
     for line in counters::table(title, &supervisor.counters.all(), module.all()).lines() {
@@ -251,18 +257,24 @@ impl<'a> Supervisor<'a> {
             started: vec![0; options.processes as usize],
             number: 0,
             failures: Vec::new(),
+            lasted: Duration::ZERO,
         })
     }
 
     /// Starts and kills, until the time is over and every way to end has had
-    /// its turn, or something has failed.
-    fn supervise(&mut self) -> io::Result<()> {
+    /// its turn, or something has failed. If anything has not occurred then,
+    /// goes on for a while.
+    fn supervise(&mut self, raio: &Device, before: &Stats) -> io::Result<()> {
         let start = Instant::now();
         let mut let_go = start;
         let mut shown = start;
         let limit = Duration::from_secs(self.options.seconds);
-        let more = |it: &Self| start.elapsed() < limit || it.number < LEAST;
-        while more(self) && self.failures.is_empty() {
+        let mut complete = false;
+        while self.failures.is_empty() {
+            let elapsed = start.elapsed();
+            if elapsed > limit && self.number >= LEAST && (complete || elapsed > limit * MOST) {
+                break;
+            }
             for place in 0..self.options.processes {
                 if !self.processes.iter().any(|process| process.place == place) {
                     self.start(place)?;
@@ -276,11 +288,14 @@ impl<'a> Supervisor<'a> {
             }
             self.attend()?;
             if shown.elapsed() > Duration::from_secs(1) {
+                let module = Module::between(before, &raio.stats()?);
+                complete = missing(&module, &self.counters).is_empty();
                 self.show(start.elapsed());
                 shown = Instant::now();
             }
             thread::sleep(Duration::from_millis(self.random.random_range(2..20)));
         }
+        self.lasted = start.elapsed();
         if io::stderr().is_terminal() {
             eprint!("\r\x1b[K");
         }
