@@ -7,6 +7,7 @@
  * RAIO_LONG=1 is for a run that takes its time.
  */
 #include <linux/mempolicy.h>
+#include <sys/param.h>
 #include <sys/utsname.h>
 
 #include "raio_mover.h"
@@ -14,16 +15,22 @@
 
 #define EVENTS		64
 #define TIMEOUT		600
+#define LARGE		20000
+
+static bool is_debug_kernel(void)
+{
+	struct utsname name;
+
+	return !uname(&name) && strstr(name.release, "-debug");
+}
 
 /* So many, where there is the time for it. */
 static unsigned long scaled(unsigned long n)
 {
-	struct utsname name;
-
 	if (*env_or("RAIO_LONG", ""))
 		n *= 20;
 	/* It is slow. */
-	if (!uname(&name) && strstr(name.release, "-debug"))
+	if (is_debug_kernel())
 		n /= 10;
 	return n ?: 1;
 }
@@ -44,11 +51,15 @@ static unsigned long migrated(void)
 	return stats.migrated;
 }
 
-/* A way to move pages: at least so many are, in as many steps. */
+/*
+ * A way to move pages: at least so many are, in as many steps. Rings are for as
+ * many requests at least, where only some pages move each time.
+ */
 struct goal {
 	enum way way;
 	unsigned long pages;
 	unsigned long steps;
+	unsigned int nr;
 };
 
 /* A ring and who moves it. */
@@ -75,7 +86,9 @@ FIXTURE_VARIANT(ring)
 
 static const struct goal move_pages_goal = { .way = MOVE_PAGES, .pages = 2000, .steps = 100 };
 static const struct goal migrate_pages_goal = { .way = MIGRATE_PAGES, .pages = 400, .steps = 20 };
-static const struct goal compact_goal = { .way = COMPACT, .pages = 20, .steps = 10 };
+static const struct goal compact_goal = {
+	.way = COMPACT, .pages = 20, .steps = 10, .nr = LARGE,
+};
 static const struct goal offline_goal = { .way = OFFLINE, .pages = 10, .steps = 10 };
 static const struct goal reclaim_goal = { .way = RECLAIM, .steps = 20 };
 static const struct goal drop_caches_goal = { .way = DROP_CACHES, .steps = 20 };
@@ -90,19 +103,9 @@ FIXTURE_VARIANT_ADD(ring, raio_move_pages)
 	.ops = &raio, .goal = &move_pages_goal,
 };
 
-FIXTURE_VARIANT_ADD(ring, kernel_aio_migrate_pages)
-{
-	.ops = &kernel_aio, .goal = &migrate_pages_goal,
-};
-
 FIXTURE_VARIANT_ADD(ring, raio_migrate_pages)
 {
 	.ops = &raio, .goal = &migrate_pages_goal,
-};
-
-FIXTURE_VARIANT_ADD(ring, kernel_aio_compact)
-{
-	.ops = &kernel_aio, .goal = &compact_goal,
 };
 
 FIXTURE_VARIANT_ADD(ring, raio_compact)
@@ -110,29 +113,14 @@ FIXTURE_VARIANT_ADD(ring, raio_compact)
 	.ops = &raio, .goal = &compact_goal,
 };
 
-FIXTURE_VARIANT_ADD(ring, kernel_aio_offline)
-{
-	.ops = &kernel_aio, .goal = &offline_goal,
-};
-
 FIXTURE_VARIANT_ADD(ring, raio_offline)
 {
 	.ops = &raio, .goal = &offline_goal,
 };
 
-FIXTURE_VARIANT_ADD(ring, kernel_aio_reclaim)
-{
-	.ops = &kernel_aio, .goal = &reclaim_goal,
-};
-
 FIXTURE_VARIANT_ADD(ring, raio_reclaim)
 {
 	.ops = &raio, .goal = &reclaim_goal,
-};
-
-FIXTURE_VARIANT_ADD(ring, kernel_aio_drop_caches)
-{
-	.ops = &kernel_aio, .goal = &drop_caches_goal,
 };
 
 FIXTURE_VARIANT_ADD(ring, raio_drop_caches)
@@ -176,7 +164,7 @@ static unsigned int ring_pages(aio_context_t ctx)
 static void ring_make(struct __test_metadata *_metadata, struct scene *s, unsigned int nr)
 {
 	s->aio.ctx = 0;
-	ASSERT_EQ(0, aio_setup(&s->aio, nr, &s->aio.ctx));
+	ASSERT_EQ(0, aio_setup(&s->aio, MAX(nr, s->goal.nr), &s->aio.ctx));
 	__atomic_store_n(&s->mover.at, s->aio.ctx, __ATOMIC_RELEASE);
 }
 
@@ -373,7 +361,7 @@ TEST_F_TIMEOUT(ring, idle, TIMEOUT)
 TEST_F_TIMEOUT(ring, large, TIMEOUT)
 {
 	self->s.goal.steps = 2;
-	idle(_metadata, &self->s, 20000);
+	idle(_metadata, &self->s, LARGE);
 }
 
 /* Posted on one processor, moved on another, and read. */
@@ -476,25 +464,29 @@ static void lives_begin(struct __test_metadata *_metadata, struct scene *s)
 	ASSERT_EQ(0, mlockall(MCL_FUTURE));
 }
 
+/* Kernel AIO's can't be moved so soon, and the other ways come by less often. */
+static bool lives_enough(struct scene *s, unsigned long times, unsigned long want)
+{
+	if (times < want || !stepped_enough(s))
+		return false;
+	return s->goal.way != MOVE_PAGES || !s->aio.ops->is_raio || migrated() - s->migrated >= want;
+}
+
 static void lives_end(struct __test_metadata *_metadata, struct scene *s, unsigned long times)
 {
-	const unsigned long moved = migrated() - s->migrated;
-
 	mover_stop(&s->mover);
 	EXPECT_EQ(0, s->mover.error);
-	if (s->goal.way == MOVE_PAGES && s->aio.ops->is_raio)
-		EXPECT_LE(times, moved);
-	TH_LOG("%lu contexts, %lu pages moved", times, moved);
+	TH_LOG("%lu contexts, %lu pages moved", times, migrated() - s->migrated);
 }
 
 TEST_F_TIMEOUT(ring, made, TIMEOUT)
 {
-	const unsigned long want = scaled(1000);
+	const unsigned long want = scaled(300);
 	struct scene *s = &self->s;
 	unsigned long times;
 
 	lives_begin(_metadata, s);
-	for (times = 0; times < want || !stepped_enough(s); times++) {
+	for (times = 0; !lives_enough(s, times, want); times++) {
 		const struct raio_ring *ring;
 		struct row r = row_of(s);
 
@@ -515,7 +507,7 @@ TEST_F_TIMEOUT(ring, made, TIMEOUT)
 
 TEST_F_TIMEOUT(ring, destroyed, TIMEOUT)
 {
-	const unsigned long want = scaled(300);
+	const unsigned long want = scaled(100);
 	struct scene *s = &self->s;
 	struct iocb *iop[EVENTS];
 	struct iocb io[EVENTS];
@@ -527,7 +519,7 @@ TEST_F_TIMEOUT(ring, destroyed, TIMEOUT)
 	fd = testdev_open("c0", 0);
 	testdev_cmd("c0 mode timer 200000");
 	lives_begin(_metadata, s);
-	for (times = 0; times < want || !stepped_enough(s); times++) {
+	for (times = 0; !lives_enough(s, times, want); times++) {
 		ring_make(_metadata, s, 300);
 		for (i = 0; i < EVENTS; i++) {
 			iocb_prep(&io[i], IOCB_CMD_PREAD, fd, s->buf, PAGE, 0);
@@ -609,7 +601,9 @@ TEST_F_TIMEOUT(memory, stays, TIMEOUT)
 {
 	static const char *const key[] = { "nr_file_pages", "nr_free_pages" };
 	long before[2][2], change;
-	unsigned long rounds = 200;
+	const unsigned long rounds = 200;
+	/* KASAN keeps what was freed for a while. */
+	const unsigned long most = is_debug_kernel() ? 10 * rounds : rounds;
 	unsigned int i, node;
 
 	memory_rounds(_metadata, &self->aio, &self->mover, 20);
@@ -618,12 +612,12 @@ TEST_F_TIMEOUT(memory, stays, TIMEOUT)
 			before[node][i] = node_pages(node, key[i]);
 	self->mover.moved = 0;
 	memory_rounds(_metadata, &self->aio, &self->mover, rounds);
-	/* Were one of a hundred kept, it would be seen. */
+	/* Were one of fifty kept, it would be seen, or one of five. */
 	EXPECT_LE(rounds * 64 * 9 / 10, self->mover.moved);
 	for (node = 0; node < 2; node++) {
 		for (i = 0; i < 2; i++) {
 			change = node_pages(node, key[i]) - before[node][i];
-			EXPECT_GT(rounds, labs(change));
+			EXPECT_GT(most, labs(change));
 			TH_LOG("node %u, %s: %+ld after %lu pages moved", node, key[i], change,
 			       self->mover.moved);
 		}

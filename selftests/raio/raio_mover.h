@@ -17,6 +17,7 @@
 #define MAX_PAGES	512
 #define MAX_BLOCKS	64
 #define HUGE		(2UL << 20)
+#define HOLES		(16UL << 20)
 #define MEMORY		"/sys/devices/system/memory"
 /* What a process in memory pressure may have, and what it reads meanwhile. */
 #define CGROUP_MAX	"32M"
@@ -62,6 +63,7 @@ struct mover {
 	int file;
 	off_t pos;
 	char *buf;
+	char *area[2];
 };
 
 #define mover_get(_field) __atomic_load_n(&(_field), __ATOMIC_ACQUIRE)
@@ -256,6 +258,33 @@ static inline void by_reclaim(struct mover *m)
 	cgroup_write(m->dir, "memory.reclaim", "1M");
 }
 
+/*
+ * Compaction moves pages up to holes near the end of their zone. So they are
+ * put into holes, each a page, of which some are further up.
+ */
+static inline void into_holes(struct mover *m, uintptr_t at)
+{
+	int node;
+	size_t i;
+
+	for (node = 0; node < 2; node++) {
+		char *area = map_on_node(HOLES, node);
+
+		madvise(area, HOLES, MADV_NOHUGEPAGE);
+		madvise(area, HOLES, MADV_POPULATE_WRITE);
+		for (i = 0; i < HOLES; i += 2 * PAGE)
+			madvise(area + i, PAGE, MADV_DONTNEED);
+		m->area[node] = area;
+	}
+	to_other_node(m, at, m->nr);
+}
+
+static inline void fill_holes(struct mover *m)
+{
+	munmap(m->area[0], HOLES);
+	munmap(m->area[1], HOLES);
+}
+
 static inline void mover_step(struct mover *m)
 {
 	const uintptr_t at = mover_get(m->at);
@@ -265,8 +294,7 @@ static inline void mover_step(struct mover *m)
 	m->first = 0;
 	m->last = UINT64_MAX;
 	if (m->way == COMPACT)
-		/* From where compaction has put them. */
-		to_other_node(m, at, m->nr);
+		into_holes(m, at);
 	if (m->way == OFFLINE)
 		into_block(m, at);
 	page_frames(at, m->nr, m->before);
@@ -291,6 +319,8 @@ static inline void mover_step(struct mover *m)
 		break;
 	}
 	page_frames(at, m->nr, m->after);
+	if (m->way == COMPACT)
+		fill_holes(m);
 	for (i = 0; i < m->nr; i++) {
 		if (!m->before[i] || m->before[i] < m->first || m->before[i] > m->last)
 			continue;
