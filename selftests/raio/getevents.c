@@ -332,9 +332,9 @@ TEST_F(getevents, many_laps)
  * Only the program reads the ring, for long: all that the kernel ever learns of
  * free slots it learns from head.
  */
-static unsigned long long_run(void)
+static unsigned long lap_events(void)
 {
-	return getenv("RAIO_LONG") ? 5000000 : 100000;
+	return long_run(50) * 100000UL;
 }
 
 static struct iocb lap_io[EVENTS];
@@ -382,7 +382,7 @@ static void lap_begin(struct fed *fed)
 TEST_F_TIMEOUT(getevents, many_laps_by_the_program, 1200)
 {
 	const unsigned int capacity = aio_ring(self->fed.aio.ctx)->nr - 1;
-	unsigned long posted = 0, reaped = 0, full = 0, total = long_run();
+	unsigned long posted = 0, reaped = 0, full = 0, total = lap_events();
 	uint64_t state = 4;
 	long ret;
 
@@ -457,7 +457,7 @@ static void *lap_poster_thread(void *data)
 TEST_F_TIMEOUT(getevents, many_laps_beside_the_kernel, 1200)
 {
 	const unsigned int capacity = aio_ring(self->fed.aio.ctx)->nr - 1;
-	struct lap_poster p = { .fed = &self->fed, .total = long_run() };
+	struct lap_poster p = { .fed = &self->fed, .total = lap_events() };
 	long long last = now_ns();
 	unsigned long reaped = 0;
 	pthread_t thread;

@@ -7,7 +7,7 @@
  * alone. And handles that are none.
  *
  * What is written follows from a seed that each test prints; RAIO_SEED sets
- * it. How threads interleave doesn't. RAIO_LONG=1 takes twenty times as long.
+ * it. How threads interleave doesn't. RAIO_LONG=1 takes five times as long.
  */
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -84,7 +84,7 @@ FIXTURE_SETUP(hostile)
 	testdev_begin();
 	self->scene.seed = strtoull(env_or("RAIO_SEED", "0"), NULL, 0) ?: (uint64_t)now_ns();
 	TH_LOG("RAIO_SEED=%#llx", (unsigned long long)self->scene.seed);
-	self->scene.rounds = ROUNDS * (atoi(env_or("RAIO_LONG", "0")) ? 20 : 1);
+	self->scene.rounds = ROUNDS * long_run(5);
 	self->scene.zero = open("/dev/zero", O_RDWR | O_CLOEXEC);
 	ASSERT_LE(0, self->scene.zero);
 	self->scene.c0 = testdev_open("c0", 0);

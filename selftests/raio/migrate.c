@@ -3,8 +3,6 @@
  * The kernel moves the pages of a ring while it is made, used and destroyed, or
  * would like to have its memory: no event is lost, comes twice or torn, and the
  * ring stays.
- *
- * RAIO_LONG=1 is for a run that takes its time.
  */
 #include <linux/mempolicy.h>
 #include <sys/param.h>
@@ -27,8 +25,7 @@ static bool is_debug_kernel(void)
 /* So many, where there is the time for it. */
 static unsigned long scaled(unsigned long n)
 {
-	if (*env_or("RAIO_LONG", ""))
-		n *= 20;
+	n *= long_run(4);
 	/* It is slow. */
 	if (is_debug_kernel())
 		n /= 10;

@@ -84,6 +84,12 @@ static inline const char *env_or(const char *name, const char *def)
 	return val && *val ? val : def;
 }
 
+/* RAIO_LONG=1 is for a run that takes its time: @times as much of it. */
+static inline unsigned int long_run(unsigned int times)
+{
+	return *env_or("RAIO_LONG", "") ? times : 1;
+}
+
 static inline long long now_ns(void)
 {
 	struct timespec ts;
