@@ -184,7 +184,7 @@ static bool stepped_enough(struct scene *s)
 static bool moved_enough(struct scene *s)
 {
 	return (mover_get(s->mover.moved) >= s->goal.pages && stepped_enough(s)) ||
-	       mover_get(s->mover.steps) >= 20 * s->goal.steps;
+	       mover_get(s->mover.steps) >= 20 * s->goal.steps + 200;
 }
 
 /* The pages have moved, whoever is asked. */
@@ -330,6 +330,8 @@ static void idle(struct __test_metadata *_metadata, struct scene *s, unsigned in
 	while (row_post(&r, EVENTS) > 0)
 		;
 	ASSERT_LE(nr, r.posted);
+	/* As the thread that moves them elsewhere. */
+	pin_to_cpu(0);
 	/* With reclaim some of it has to give way first; it isn't used. */
 	while (!moved_enough(s) || (m->way == RECLAIM && !m->unmapped && m->steps < 500))
 		mover_step(m);
