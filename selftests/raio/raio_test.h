@@ -141,20 +141,6 @@ static inline long raio_submit(int dev, aio_context_t ctx, long nr, struct iocb 
 	return raio_ioctl(dev, RAIO_IOC_SUBMIT, &arg);
 }
 
-static inline long raio_getevents(int dev, aio_context_t ctx, long min_nr, long nr,
-				  struct io_event *events, struct __kernel_timespec *timeout)
-{
-	struct raio_getevents arg = {
-		.ctx = ctx,
-		.min_nr = min_nr,
-		.nr = nr,
-		.events = (uintptr_t)events,
-		.timeout = (uintptr_t)timeout,
-	};
-
-	return raio_ioctl(dev, RAIO_IOC_GETEVENTS, &arg);
-}
-
 static inline long raio_pgetevents(int dev, aio_context_t ctx, long min_nr, long nr,
 				   struct io_event *events, struct __kernel_timespec *timeout,
 				   const sigset_t *mask, size_t size)
@@ -170,6 +156,12 @@ static inline long raio_pgetevents(int dev, aio_context_t ctx, long min_nr, long
 	};
 
 	return raio_ioctl(dev, RAIO_IOC_GETEVENTS, &arg);
+}
+
+static inline long raio_getevents(int dev, aio_context_t ctx, long min_nr, long nr,
+				  struct io_event *events, struct __kernel_timespec *timeout)
+{
+	return raio_pgetevents(dev, ctx, min_nr, nr, events, timeout, NULL, 0);
 }
 
 static inline long raio_stats(int dev, struct raio_stats *stats)

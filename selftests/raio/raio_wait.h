@@ -154,13 +154,19 @@ static inline void sleeper_start(struct __test_metadata *_metadata, struct sleep
 	}
 }
 
-/* Waits until it has returned @val. */
-static inline void sleeper_end(struct __test_metadata *_metadata, struct sleeper *s, long val)
+/* Waits until it has returned, */
+static inline void sleeper_join(struct __test_metadata *_metadata, struct sleeper *s)
 {
 	ASSERT_TRUE(wait_for(sleeper_done(s))) {
 		TH_LOG("not woken");
 	}
 	pthread_join(s->thread, NULL);
+}
+
+/* and has returned @val. */
+static inline void sleeper_end(struct __test_metadata *_metadata, struct sleeper *s, long val)
+{
+	sleeper_join(_metadata, s);
 	EXPECT_EQ(val, s->ret);
 }
 

@@ -501,8 +501,7 @@ TEST_F(waiters, share_and_a_signal)
 		sleeper_end(_metadata, &s[0], 1);
 		expect_posted(_metadata, s[0].ev, &io, 1, 1);
 	} else {
-		ASSERT_TRUE(wait_for(sleeper_done(&s[0])));
-		pthread_join(s[0].thread, NULL);
+		sleeper_join(_metadata, &s[0]);
 		EXPECT_TRUE(s[0].ret == 1 || s[0].ret == -EINTR);
 	}
 	EXPECT_NONE_STUCK(s + 1, 1);
@@ -526,8 +525,7 @@ TEST_F(waiters, share_and_the_end_of_time)
 	while (now_ns() < s[0].begin + timeout.tv_nsec + MS)
 		;
 	let_processor(_metadata);
-	EXPECT_TRUE(wait_for(sleeper_done(&s[0])));
-	pthread_join(s[0].thread, NULL);
+	sleeper_join(_metadata, &s[0]);
 	/* If it was not asleep in time, the event is for the other. */
 	EXPECT_NONE_STUCK(s + 1, 1);
 	if (s[0].ret)
@@ -553,8 +551,7 @@ TEST_F(waiters, share_is_stolen_and_a_signal)
 	pthread_kill(s[0].thread, SIGUSR1);
 	post(_metadata, &self->fed, &io, 1, 2);
 	let_processor(_metadata);
-	ASSERT_TRUE(wait_for(sleeper_done(&s[0])));
-	pthread_join(s[0].thread, NULL);
+	sleeper_join(_metadata, &s[0]);
 	EXPECT_TRUE(s[0].ret == 1 || s[0].ret == -EINTR);
 	EXPECT_NONE_STUCK(s + 1, 1);
 	if (s[0].ret == 1)
@@ -606,8 +603,7 @@ TEST_F(waiters, share_and_the_end_of_the_context)
 	EXPECT_EQ(0, aio_destroy(&self->fed.aio, self->fed.aio.ctx));
 	let_processor(_metadata);
 	for (i = 0; i < ARRAY_SIZE(s); i++) {
-		ASSERT_TRUE(wait_for(sleeper_done(&s[i])));
-		pthread_join(s[i].thread, NULL);
+		sleeper_join(_metadata, &s[i]);
 		EXPECT_TRUE(s[i].ret == 1 || s[i].ret == -EINVAL) {
 			TH_LOG("waiter %u: %ld", i, s[i].ret);
 		}
