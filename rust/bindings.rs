@@ -102,6 +102,7 @@ same_layout! {
         func = RAIO_OFFSET_wait_queue_entry_func,
     }
     wait_queue_head {
+        lock = RAIO_OFFSET_wait_queue_head_lock,
         head = RAIO_OFFSET_wait_queue_head_head,
     }
     ctl_table {

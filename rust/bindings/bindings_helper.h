@@ -82,6 +82,7 @@ RAIO_LAYOUT(vfsmount, mnt_sb);
 RAIO_LAYOUT(kmem_cache_args, align);
 RAIO_LAYOUT(rcu_work, work);
 RAIO_LAYOUT(wait_queue_entry, func);
+RAIO_LAYOUT(wait_queue_head, lock);
 RAIO_LAYOUT(wait_queue_head, head);
 RAIO_LAYOUT(ctl_table, procname);
 RAIO_LAYOUT(ctl_table, data);
