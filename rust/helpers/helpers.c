@@ -5,6 +5,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/cleanup.h>
 #include <linux/cred.h>
 #include <linux/highmem.h>
 #include <linux/ioprio.h>
@@ -110,12 +111,16 @@ size_t raio_ram_bytes(void)
 	return totalram_pages() << PAGE_SHIFT;
 }
 
+/* Of two messages that contend for their rate limit, one isn't printed. */
+static DEFINE_MUTEX(raio_report_lock);
+
 /* A message, for which Rust lacks the format of a file's name. */
 void raio_report_stuck(struct file *file, size_t nr, unsigned int seconds)
 {
 	struct inode *inode;
 	dev_t dev;
 
+	guard(mutex)(&raio_report_lock);
 	if (!file) {
 		pr_warn_ratelimited("%s[%d] waits %u s for calls on its contexts to return\n",
 				    current->comm, task_pid_nr(current), seconds);
