@@ -24,16 +24,18 @@ use kernel::{
 use layout::Plan;
 
 pub(crate) use bindings::{
-    raio_destroy as Destroy, raio_getevents as GetEvents, raio_query as Query, raio_setup as Setup,
-    raio_stats as Stats, raio_submit as Submit,
+    raio_cancel as Cancel, raio_destroy as Destroy, raio_getevents as GetEvents,
+    raio_query as Query, raio_setup as Setup, raio_stats as Stats, raio_submit as Submit,
 };
 
 /// Most requests that a context may be set up for. Its ring then has 32 MiB.
 pub(crate) const MAX_EVENTS: u32 = 1 << 20;
 
 /// [`Query`]'s `features`.
-pub(crate) const FEATURES: u64 =
-    bindings::RAIO_HAS_POLL | bindings::RAIO_HAS_SIGMASK | bindings::RAIO_HAS_MIN_WAIT;
+pub(crate) const FEATURES: u64 = bindings::RAIO_HAS_POLL
+    | bindings::RAIO_HAS_SIGMASK
+    | bindings::RAIO_HAS_MIN_WAIT
+    | bindings::RAIO_HAS_CANCEL;
 
 /// The bits of `aio_flags` that are done.
 pub(crate) const IOCB_FLAGS: u32 = bindings::IOCB_FLAG_RESFD;
@@ -71,6 +73,7 @@ args! {
     Destroy: 16,
     Submit: 32,
     GetEvents: 48,
+    Cancel: 24,
 }
 
 /// A call, and the number of bytes that its caller takes the structure to have.
@@ -81,6 +84,7 @@ pub(crate) enum Call {
     Destroy,
     Submit,
     GetEvents,
+    Cancel,
 }
 
 impl Call {
@@ -106,6 +110,7 @@ impl Call {
             RAIO_CMD_DESTROY => Destroy,
             RAIO_CMD_QUERY => Query,
             RAIO_CMD_STATS => Stats,
+            RAIO_CMD_CANCEL => Cancel,
         };
         Ok((call, _IOC_SIZE(cmd)))
     }
@@ -188,8 +193,18 @@ impl Opcode {
 }
 
 impl Iocb {
-    /// Where in it the kernel writes a zero when it takes the request.
-    pub(crate) const KEY_OFFSET: usize = core::mem::offset_of!(bindings::iocb, aio_key);
+    /// Where its key is.
+    const KEY_OFFSET: usize = core::mem::offset_of!(bindings::iocb, aio_key);
+
+    /// Writes to the iocb at `addr` that the kernel has it.
+    pub(crate) fn write_key(addr: usize) -> Result {
+        user::write(addr.wrapping_add(Self::KEY_OFFSET), &0u32)
+    }
+
+    /// `EINVAL` if that isn't written in the iocb at `addr`.
+    pub(crate) fn check_key(addr: usize) -> Result {
+        must_be_zero(&[user::read::<u32>(addr.wrapping_add(Self::KEY_OFFSET))?.into()])
+    }
 
     /// Checks what can be checked without looking at anything else. `EINVAL`, as `io_submit(2)`
     /// says.

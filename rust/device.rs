@@ -86,6 +86,7 @@ impl RaioFile {
             Call::Destroy => self.destroy(abi::read(arg, size)?),
             Call::Query => query(abi::read(arg, size)?, arg, size),
             Call::Stats => statistics(abi::read(arg, size)?, arg, size),
+            Call::Cancel => self.cancel(abi::read(arg, size)?),
         }
     }
 
@@ -152,6 +153,16 @@ impl RaioFile {
     fn destroy(&self, args: abi::Destroy) -> Result<isize> {
         must_be_zero(&[args.flags.into(), args.resv.into()])?;
         self.contexts.destroy(self.contexts.lookup(args.ctx)?)?;
+        Ok(0)
+    }
+
+    fn cancel(&self, args: abi::Cancel) -> Result<isize> {
+        must_be_zero(&[args.flags.into(), args.resv.into()])?;
+        abi::Iocb::check_key(user::address(args.iocb)?)?;
+        self.contexts
+            .lookup(args.ctx)?
+            .inflight()
+            .cancel(args.iocb)?;
         Ok(0)
     }
 }

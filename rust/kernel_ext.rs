@@ -8,6 +8,7 @@ pub(crate) mod eventfd;
 pub(crate) mod fifo;
 pub(crate) mod file_io;
 pub(crate) mod folio;
+pub(crate) mod hash_table;
 pub(crate) mod id_table;
 pub(crate) mod kmem_cache;
 pub(crate) mod mm;

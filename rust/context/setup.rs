@@ -72,7 +72,7 @@ impl Contexts {
 
         let quota = &self.engine.limits.quota;
         let charge = quota.charge(layout.capacity() as usize, layout.bytes())?;
-        let inflight = Inflight::new()?;
+        let inflight = Inflight::new(layout.capacity() as usize)?;
         let ours = inflight.clone_arc();
         let owner = RingOwner::new(&self.engine.fs, layout, self.siblings.pollers.clone())?;
         let ring = owner.share();

@@ -163,7 +163,7 @@ fn submit_one(slots: &mut Slots, addr: usize) -> Result<bool> {
     let slot = slots.next().ok_or(EAGAIN)?;
     let file = file_io::get(iocb.fd())?;
     let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
-    user::write(addr.wrapping_add(Iocb::KEY_OFFSET), &0u32)?;
+    Iocb::write_key(addr)?;
     let args = iocb.decode()?;
     let request = Prepared::new(slot, file, eventfd, addr as u64, args.data)?;
     ops::start(request, &args)

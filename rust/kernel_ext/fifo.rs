@@ -10,8 +10,8 @@ use core::{marker::PhantomData, ptr::NonNull};
 
 /// Where a member is.
 pub(crate) struct Links<T> {
-    prev: Option<NonNull<T>>,
-    next: Option<NonNull<T>>,
+    pub(super) prev: Option<NonNull<T>>,
+    pub(super) next: Option<NonNull<T>>,
 }
 
 impl<T> Links<T> {
@@ -24,12 +24,13 @@ impl<T> Links<T> {
     }
 }
 
-/// Has [`Links`].
+/// Has [`Links`], one for each `ID`, to be in as many places at once.
 ///
 /// # Safety
 ///
-/// It must always return the same field of `this`, which nothing but a [`Fifo`] accesses.
-pub(crate) unsafe trait Linked: Sized {
+/// It must always return the same field of `this`, which nothing but a [`Fifo`] or a
+/// [`HashTable`](super::hash_table::HashTable) of that `ID` accesses.
+pub(crate) unsafe trait Linked<const ID: u64>: Sized {
     /// The field of an object that is alive.
     ///
     /// # Safety
@@ -44,7 +45,7 @@ pub(crate) unsafe trait Linked: Sized {
 ///
 /// From `first` by `next`, and from `last` by `prev`, the same members are found in opposite order.
 /// Each is alive.
-pub(crate) struct Fifo<T: Linked> {
+pub(crate) struct Fifo<T: Linked<ID>, const ID: u64> {
     first: Option<NonNull<T>>,
     last: Option<NonNull<T>>,
     len: usize,
@@ -52,9 +53,9 @@ pub(crate) struct Fifo<T: Linked> {
 }
 
 // SAFETY: It is moved with the pointers to its members, which allow what `T` allows.
-unsafe impl<T: Linked + Send> Send for Fifo<T> {}
+unsafe impl<T: Linked<ID> + Send, const ID: u64> Send for Fifo<T, ID> {}
 
-impl<T: Linked> Fifo<T> {
+impl<T: Linked<ID>, const ID: u64> Fifo<T, ID> {
     /// An empty one.
     pub(crate) const fn new() -> Self {
         Self {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who is in flight on a context: the requests that their files go on with by themselves, to cancel
-//! those that can be, to say which file holds the rest, and to know when the last has ended.
+//! Who is in flight on a context: the requests that their files go on with by themselves, to find
+//! one and cancel it, to cancel all that can be, to say which file holds the rest, and to know when
+//! the last has ended.
 //!
 //! A request joins after its file's method has returned, if it hasn't ended by then, and leaves
 //! when the file ends it. What a method does at once never comes here. It can outlive the context,
@@ -9,10 +10,12 @@
 //!
 //! # Cancelling
 //!
-//! A method may say how its request is cancelled, see `include/linux/raio.h`. When the context
-//! ends, after the last submitter has left, each such request is asked once. It is kept alive by a
-//! reference while it is asked, so the file may end it at the same time, and whether it was
-//! cancelled is only what the file says of it: nothing here marks or ends it.
+//! A method may say how its request is cancelled, see `include/linux/raio.h`. Such a request is asked
+//! once: when user space wants that, or when the context ends, after the last submitter has left.
+//! It is kept alive by a reference while it is asked, so the file may end it at the same time, and
+//! whether it was cancelled is only what the file says of it: nothing here marks or ends it.
+//!
+//! User space names a request by the address of its iocb, which nobody keeps it from using twice.
 //!
 //! # Locks
 //!
@@ -29,7 +32,8 @@ use crate::{
             Fifo,
             Linked,
             Links, //
-        }, //
+        },
+        hash_table::HashTable, //
     },
     stats::Counter,
 };
@@ -61,15 +65,25 @@ pub(super) enum Place {
     Starting,
     /// In flight, and can be cancelled.
     Cancellable,
+    /// In flight, and was asked to be cancelled.
+    Asked,
     /// In flight.
     Flying,
     /// Its file has ended it.
     Ended,
 }
 
+impl Place {
+    /// Is it found by the address of its iocb?
+    fn is_found(self) -> bool {
+        matches!(self, Self::Cancellable | Self::Flying)
+    }
+}
+
 /// A request's part of this.
 pub(super) struct Entry {
-    links: Links<Request>,
+    in_queue: Links<Request>,
+    in_table: Links<Request>,
     place: Place,
     /// Written by the method only, through [`Request::set_cancel`], before the request joins.
     pub(super) cancel: Option<Cancel>,
@@ -78,18 +92,30 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) const fn new() -> Self {
         Self {
-            links: Links::new(),
+            in_queue: Links::new(),
+            in_table: Links::new(),
             place: Place::Starting,
             cancel: None,
         }
     }
 }
 
-// SAFETY: Always that field, which only `Fifo` accesses.
-unsafe impl Linked for Request {
+const QUEUE: u64 = 0;
+const TABLE: u64 = 1;
+
+// SAFETY: Always that field, which only the queues access.
+unsafe impl Linked<QUEUE> for Request {
     unsafe fn links(this: NonNull<Self>) -> *mut Links<Self> {
         // SAFETY: Alive, as the caller says.
-        unsafe { &raw mut (*(*this.as_ptr()).entry.get()).links }
+        unsafe { &raw mut (*(*this.as_ptr()).entry.get()).in_queue }
+    }
+}
+
+// SAFETY: Always that field, which only the table accesses.
+unsafe impl Linked<TABLE> for Request {
+    unsafe fn links(this: NonNull<Self>) -> *mut Links<Self> {
+        // SAFETY: Alive, as the caller says.
+        unsafe { &raw mut (*(*this.as_ptr()).entry.get()).in_table }
     }
 }
 
@@ -115,20 +141,22 @@ impl_list_item! {
 /// # Invariants
 ///
 /// The members of `cancellable` are the requests with that place; those of `others` the ones that
-/// are `Flying`. Each is kept by the half that its file owns.
+/// are `Asked` or `Flying`; those of `found` the ones that [`Place::is_found`] says, under the
+/// address of their iocb. Each is kept by the half that its file owns.
 struct Requests {
-    cancellable: Fifo<Request>,
-    others: Fifo<Request>,
+    cancellable: Fifo<Request, QUEUE>,
+    others: Fifo<Request, QUEUE>,
+    found: HashTable<Request, TABLE>,
 }
 
 // SAFETY: Requests are handled by every thread.
 unsafe impl Send for Request {}
 
 impl Requests {
-    fn of(&mut self, place: Place) -> Option<&mut Fifo<Request>> {
+    fn of(&mut self, place: Place) -> Option<&mut Fifo<Request, QUEUE>> {
         match place {
             Place::Cancellable => Some(&mut self.cancellable),
-            Place::Flying => Some(&mut self.others),
+            Place::Asked | Place::Flying => Some(&mut self.others),
             Place::Starting | Place::Ended => None,
         }
     }
@@ -141,8 +169,12 @@ impl Requests {
     /// before it is `Ended`.
     unsafe fn put(&mut self, request: NonNull<Request>, to: Place) {
         // SAFETY: Alive, as the caller says. `place` is only accessed with the lock held.
-        let place = unsafe { &raw mut (*(*request.as_ptr()).entry.get()).place };
-        // SAFETY: As above. By the type invariant it is in the queue of its place.
+        let (place, obj) = unsafe {
+            let place = &raw mut (*(*request.as_ptr()).entry.get()).place;
+            (place, (*request.as_ptr()).obj)
+        };
+        // SAFETY: As above. By the type invariant it is in the queue of its place, and in the table
+        // if that says so.
         // INVARIANT: It moves from the one to the other.
         unsafe {
             if let Some(queue) = self.of(*place) {
@@ -151,20 +183,75 @@ impl Requests {
             if let Some(queue) = self.of(to) {
                 queue.push(request);
             }
+            match ((*place).is_found(), to.is_found()) {
+                (false, true) => self.found.insert(obj, request),
+                (true, false) => self.found.remove(obj, request),
+                _ => (),
+            }
             *place = to;
         }
+    }
+
+    /// Takes a request that can be cancelled to ask it.
+    ///
+    /// # Safety
+    ///
+    /// `request` must be `Cancellable`.
+    unsafe fn take(&mut self, request: NonNull<Request>) -> Asked {
+        // SAFETY: A member is alive, by the type invariant, and its file's half wasn't given up.
+        unsafe {
+            self.put(request, Place::Asked);
+            Request::get(request);
+        }
+        // INVARIANT: The reference that was just taken.
+        Asked(request)
+    }
+}
+
+/// A request that is asked to be cancelled.
+///
+/// # Invariants
+///
+/// Owns a reference to it. It can be cancelled, and nobody else asks it.
+struct Asked(NonNull<Request>);
+
+impl Asked {
+    /// True if it is cancelled.
+    fn ask(&self) -> bool {
+        // SAFETY: Alive, for we have a reference. `cancel` isn't written any more.
+        let (cancel, kiocb) = unsafe {
+            let request = self.0.as_ptr();
+            ((*(*request).entry.get()).cancel, (*request).kiocb.as_raw())
+        };
+        // SAFETY: A request of the file that registered it, alive.
+        let cancelled = cancel.is_some_and(|cancel| unsafe { cancel(kiocb) });
+        if cancelled {
+            Counter::Cancelled.add(1);
+        } else {
+            Counter::Uncancelled.add(1);
+        }
+        cancelled
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours, by the type invariant.
+        unsafe { Request::put(self.0) }
     }
 }
 
 impl Inflight {
-    /// None. Fails with `ENOMEM`.
-    pub(crate) fn new() -> Result<ListArc<Self>> {
+    /// None; good for `most` of them. Fails with `ENOMEM`.
+    pub(crate) fn new(most: usize) -> Result<ListArc<Self>> {
+        let found = HashTable::new(most)?;
         ListArc::pin_init(
             try_pin_init!(Self {
                 requests <- new_spinlock_irq!(
                     Requests {
                         cancellable: Fifo::new(),
                         others: Fifo::new(),
+                        found,
                     },
                     "raio_inflight"
                 ),
@@ -212,31 +299,46 @@ impl Inflight {
             Counter::KillInflight.add(1);
         }
         loop {
-            let (request, cancel) = {
+            let asked = {
                 let mut requests = self.requests.lock();
                 let Some(request) = requests.cancellable.first() else {
                     return;
                 };
-                // SAFETY: A member is alive, by the type invariant, and `cancel` isn't written any
-                // more. The reference keeps it when the lock is released.
-                unsafe {
-                    requests.put(request, Place::Flying);
-                    Request::get(request);
-                    (request, (*(*request.as_ptr()).entry.get()).cancel)
-                }
+                // SAFETY: A member of that queue.
+                unsafe { requests.take(request) }
             };
-            if let Some(cancel) = cancel {
-                // SAFETY: A request of the file that registered it, alive.
-                let cancelled = unsafe { cancel((*request.as_ptr()).kiocb.as_raw()) };
-                if cancelled {
-                    Counter::Cancelled.add(1);
-                } else {
-                    Counter::Uncancelled.add(1);
-                }
-            }
-            // SAFETY: The reference that was taken above.
-            unsafe { Request::put(request) }
+            asked.ask();
         }
+    }
+
+    /// Asks the request whose iocb is at `obj`. `EINVAL` if there is none that wasn't asked before,
+    /// `EAGAIN` if it can't be cancelled, or isn't.
+    pub(crate) fn cancel(&self, obj: u64) -> Result {
+        let asked = {
+            let mut requests = self.requests.lock();
+            // SAFETY: A member is alive, by the type invariant.
+            let has = |request: NonNull<Request>| unsafe { (*request.as_ptr()).obj == obj };
+            let request = requests.found.find(obj, has).ok_or(EINVAL)?;
+            // SAFETY: As above. `place` is only accessed with the lock held.
+            if unsafe { (*(*request.as_ptr()).entry.get()).place } != Place::Cancellable {
+                return Err(EAGAIN);
+            }
+            // SAFETY: We have just seen that it is.
+            unsafe { requests.take(request) }
+        };
+        if asked.ask() {
+            return Ok(());
+        }
+        // It goes on, if it hasn't ended, and is found again to say so.
+        let mut requests = self.requests.lock();
+        // SAFETY: Alive, for we have a reference; while it is `Asked`, its file's half isn't given
+        // up.
+        unsafe {
+            if (*(*asked.0.as_ptr()).entry.get()).place == Place::Asked {
+                requests.put(asked.0, Place::Flying);
+            }
+        }
+        Err(EAGAIN)
     }
 
     /// How many there are.

@@ -67,6 +67,12 @@ CHECK_OFFSET(raio_getevents, sigsetsize, 56);
 CHECK_OFFSET(raio_getevents, resv2, 60);
 CHECK_OFFSET(raio_getevents, min_wait, 64);
 
+CHECK_SIZE(raio_cancel, 24);
+CHECK_OFFSET(raio_cancel, ctx, 0);
+CHECK_OFFSET(raio_cancel, iocb, 8);
+CHECK_OFFSET(raio_cancel, flags, 16);
+CHECK_OFFSET(raio_cancel, resv, 20);
+
 CHECK_SIZE(raio_stats, 152);
 CHECK_OFFSET(raio_stats, flags, 0);
 CHECK_OFFSET(raio_stats, resv, 4);
@@ -100,9 +106,10 @@ static_assert(RAIO_IOC_SETUP == 0xc028bd02, "RAIO_IOC_SETUP");
 static_assert(RAIO_IOC_DESTROY == 0x4010bd03, "RAIO_IOC_DESTROY");
 static_assert(RAIO_IOC_SUBMIT == 0x4020bd04, "RAIO_IOC_SUBMIT");
 static_assert(RAIO_IOC_GETEVENTS == 0x4048bd05, "RAIO_IOC_GETEVENTS");
+static_assert(RAIO_IOC_CANCEL == 0x4018bd06, "RAIO_IOC_CANCEL");
 
 #define MAX_ARG_SIZE	((1U << _IOC_SIZEBITS) - 1)
-#define FIRST_FREE_NR	0x06
+#define FIRST_FREE_NR	0x07
 
 FIXTURE(query)
 {
@@ -142,7 +149,8 @@ TEST_F(query, opcodes)
 
 TEST_F(query, flags)
 {
-	EXPECT_EQ(RAIO_FEAT_POLL | RAIO_FEAT_SIGMASK | RAIO_FEAT_MIN_WAIT, self->query.features);
+	EXPECT_EQ(RAIO_FEAT_POLL | RAIO_FEAT_SIGMASK | RAIO_FEAT_MIN_WAIT | RAIO_FEAT_CANCEL,
+		  self->query.features);
 	EXPECT_EQ(IOCB_FLAG_RESFD, self->query.iocb_flags & ~(uint64_t)IOCB_FLAG_IOPRIO);
 	EXPECT_EQ(0, self->query.setup_flags);
 	EXPECT_LE(1024, self->query.max_events);

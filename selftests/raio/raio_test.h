@@ -164,6 +164,14 @@ static inline long raio_getevents(int dev, aio_context_t ctx, long min_nr, long 
 	return raio_pgetevents(dev, ctx, min_nr, nr, events, timeout, NULL, 0);
 }
 
+/* 0, or -errno. */
+static inline long raio_cancel(int dev, aio_context_t ctx, struct iocb *iocb)
+{
+	struct raio_cancel arg = { .ctx = ctx, .iocb = (uintptr_t)iocb };
+
+	return raio_ioctl(dev, RAIO_IOC_CANCEL, &arg);
+}
+
 static inline long raio_stats(int dev, struct raio_stats *stats)
 {
 	memset(stats, 0, sizeof(*stats));

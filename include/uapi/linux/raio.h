@@ -58,6 +58,7 @@ struct raio_ring {
 #define RAIO_FEAT_POLL		(1ULL << 0)	/* poll(2) tells of events */
 #define RAIO_FEAT_SIGMASK	(1ULL << 1)	/* raio_getevents.sigmask */
 #define RAIO_FEAT_MIN_WAIT	(1ULL << 2)	/* raio_getevents.min_wait */
+#define RAIO_FEAT_CANCEL	(1ULL << 3)	/* RAIO_IOC_CANCEL */
 
 /**
  * struct raio_query - what this module can do
@@ -171,6 +172,25 @@ struct raio_getevents {
 };
 
 /**
+ * struct raio_cancel - cancel a request, as io_cancel(2)
+ * @ctx:	the handle
+ * @iocb:	address of the iocb that was submitted
+ * @flags:	must be 0
+ * @resv:	must be 0
+ *
+ * The ioctl returns 0 if the request is cancelled: its one event comes through
+ * the ring as every other, with -ECANCELED, if it hasn't come already. It fails
+ * with EAGAIN if the request is in flight and goes on, since it can't be
+ * cancelled, and with EINVAL if no such request is in flight.
+ */
+struct raio_cancel {
+	__u64	ctx;
+	__u64	iocb;
+	__u32	flags;
+	__u32	resv;
+};
+
+/**
  * struct raio_stats - counters of the module since it was loaded
  * @flags:	in: must be 0
  * @resv:	in: must be 0
@@ -183,8 +203,8 @@ struct raio_getevents {
  *		user space from the ring
  * @refused:	out: requests that got an error instead
  * @migrated:	out: ring pages moved to another page
- * @cancelled:	out: requests that were cancelled by the file that had them
- * @uncancelled: out: requests whose file was asked to cancel them and did not
+ * @cancelled:	out: requests that were cancelled
+ * @uncancelled: out: requests that were asked to be cancelled and went on
  * @early:	out: those of @queued that ended before their file's method had
  *		returned
  * @late:	out: those of @queued that did not
@@ -226,5 +246,6 @@ struct raio_stats {
 #define RAIO_IOC_DESTROY	_IOW(RAIO_IOC_MAGIC, 0x03, struct raio_destroy)
 #define RAIO_IOC_SUBMIT		_IOW(RAIO_IOC_MAGIC, 0x04, struct raio_submit)
 #define RAIO_IOC_GETEVENTS	_IOW(RAIO_IOC_MAGIC, 0x05, struct raio_getevents)
+#define RAIO_IOC_CANCEL		_IOW(RAIO_IOC_MAGIC, 0x06, struct raio_cancel)
 
 #endif /* _UAPI_LINUX_RAIO_H */
