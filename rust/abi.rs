@@ -38,7 +38,7 @@ pub(crate) const FEATURES: u64 = bindings::RAIO_HAS_POLL
     | bindings::RAIO_HAS_CANCEL;
 
 /// The bits of `aio_flags` that are done.
-pub(crate) const IOCB_FLAGS: u32 = bindings::IOCB_FLAG_RESFD;
+pub(crate) const IOCB_FLAGS: u32 = bindings::IOCB_FLAG_RESFD | bindings::IOCB_FLAG_IOPRIO;
 
 /// What a ring says of itself.
 pub(crate) mod ring {
@@ -175,21 +175,41 @@ pub(crate) struct Request {
     pub(crate) data: u64,
     pub(crate) opcode: Opcode,
     pub(crate) rw_flags: u32,
+    /// The I/O priority, if it isn't that of the caller.
+    pub(crate) ioprio: Option<i16>,
     pub(crate) buf: usize,
     pub(crate) len: usize,
     pub(crate) offset: i64,
 }
 
-/// The operations that are done.
-#[derive(Clone, Copy)]
-pub(crate) enum Opcode {
-    Pread,
-    Pwrite,
+macro_rules! opcodes {
+    ($($name:ident = $number:ident),* $(,)?) => {
+        /// The operations that are done.
+        #[derive(Clone, Copy)]
+        pub(crate) enum Opcode {
+            $($name),*
+        }
+
+        impl Opcode {
+            /// The bits of all of them, for [`Query`].
+            pub(crate) const ALL: u64 = $(1 << bindings::$number)|*;
+
+            fn decode(number: u32) -> Result<Self> {
+                match number {
+                    $(bindings::$number => Ok(Self::$name),)*
+                    _ => Err(EINVAL),
+                }
+            }
+        }
+    };
 }
 
-impl Opcode {
-    /// The bits of all of them, for [`Query`].
-    pub(crate) const ALL: u64 = 1 << bindings::IOCB_CMD_PREAD | 1 << bindings::IOCB_CMD_PWRITE;
+opcodes! {
+    Pread = IOCB_CMD_PREAD,
+    Pwrite = IOCB_CMD_PWRITE,
+    Preadv = IOCB_CMD_PREADV,
+    Pwritev = IOCB_CMD_PWRITEV,
+    Noop = IOCB_CMD_NOOP,
 }
 
 impl Iocb {
@@ -234,15 +254,12 @@ impl Iocb {
     pub(crate) fn decode(&self) -> Result<Request> {
         let iocb = &self.0;
         must_be_zero(&[(iocb.aio_flags & !IOCB_FLAGS).into()])?;
-        let opcode = match u32::from(iocb.aio_lio_opcode) {
-            bindings::IOCB_CMD_PREAD => Opcode::Pread,
-            bindings::IOCB_CMD_PWRITE => Opcode::Pwrite,
-            _ => return Err(EINVAL),
-        };
+        let ioprio = iocb.aio_flags & bindings::IOCB_FLAG_IOPRIO != 0;
         Ok(Request {
             data: iocb.aio_data,
-            opcode,
+            opcode: Opcode::decode(iocb.aio_lio_opcode.into())?,
             rw_flags: iocb.aio_rw_flags as u32,
+            ioprio: ioprio.then_some(iocb.aio_reqprio),
             buf: usize::try_from(iocb.aio_buf)?,
             len: usize::try_from(iocb.aio_nbytes)?,
             offset: iocb.aio_offset,

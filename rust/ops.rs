@@ -1,24 +1,54 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The operations, one room each. The table says which room an opcode belongs to.
+//! The operations, one room each. The table says which room an opcode belongs to, and what it takes
+//! of a request besides the file and what comes back with the event.
 
+mod noop;
 mod rw;
 
 use crate::{
     abi::{
         self,
+        must_be_zero,
         Opcode, //
     },
-    kernel_ext::file_io::Direction,
     request::Prepared, //
 };
 use kernel::prelude::*;
 
-/// Starts a request; true if the file goes on with it by itself. An error says that it was refused:
-/// there will be no event.
-pub(crate) fn start(request: Prepared, args: &abi::Request) -> Result<bool> {
-    match args.opcode {
-        Opcode::Pread => rw::start(request, args, Direction::Read),
-        Opcode::Pwrite => rw::start(request, args, Direction::Write),
+/// Starts a request; true if it goes on by itself. An error says that it was refused: there will be
+/// no event.
+type Start = fn(Prepared, &abi::Request) -> Result<bool>;
+
+const BUF: u32 = 1 << 0;
+const LEN: u32 = 1 << 1;
+const OFFSET: u32 = 1 << 2;
+const RW_FLAGS: u32 = 1 << 3;
+const TRANSFER: u32 = BUF | LEN | OFFSET | RW_FLAGS;
+
+/// Who starts it, and the fields that it takes.
+const fn operation(opcode: Opcode) -> (Start, u32) {
+    match opcode {
+        Opcode::Pread => (rw::read, TRANSFER),
+        Opcode::Pwrite => (rw::write, TRANSFER),
+        Opcode::Preadv => (rw::readv, TRANSFER),
+        Opcode::Pwritev => (rw::writev, TRANSFER),
+        Opcode::Noop => (noop::start, 0),
     }
+}
+
+/// Starts a request. `EINVAL` if a field has something in it that the operation doesn't take; then
+/// as [`Start`].
+pub(crate) fn start(request: Prepared, args: &abi::Request) -> Result<bool> {
+    let (start, takes) = operation(args.opcode);
+    if takes != TRANSFER {
+        let unless = |field, value| if takes & field != 0 { 0 } else { value };
+        must_be_zero(&[
+            unless(BUF, args.buf as u64),
+            unless(LEN, args.len as u64),
+            unless(OFFSET, args.offset as u64),
+            unless(RW_FLAGS, args.rw_flags.into()),
+        ])?;
+    }
+    start(request, args)
 }

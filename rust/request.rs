@@ -36,6 +36,7 @@ use crate::{
             Complete,
             Direction,
             Kiocb,
+            Transfer,
             UserBuffer, //
         }, //
     },
@@ -134,15 +135,25 @@ impl Prepared {
         &self.0.file
     }
 
-    /// Fills in the kernel's part of it.
-    pub(crate) fn prepare(&mut self, pos: i64, rw_flags: u32, dir: Direction) -> Result {
+    /// Whether an eventfd will count it.
+    pub(crate) fn has_eventfd(&self) -> bool {
+        self.0.eventfd.is_some()
+    }
+
+    /// Fills in the kernel's part of it. The errors are those of [`Kiocb::prepare`].
+    pub(crate) fn prepare(&mut self, transfer: &Transfer) -> Result {
         let request = &mut *self.0;
         // SAFETY: `file` is kept by the request.
         unsafe {
             request
                 .kiocb
-                .prepare(&request.file, pos, rw_flags, dir, Request::completed)
+                .prepare(&request.file, transfer, Request::completed)
         }
+    }
+
+    /// Ends it, with an event.
+    pub(crate) fn end(self, result: i64) {
+        Ended(self.0).end(result);
     }
 
     /// Hands it to the file's method; true if the file goes on with it by itself. From here on there

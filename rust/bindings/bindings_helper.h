@@ -33,6 +33,7 @@ const fmode_t RAIO_FMODE_READ = FMODE_READ;
 const fmode_t RAIO_FMODE_WRITE = FMODE_WRITE;
 const u32 RAIO_IOCB_HIPRI = (__force u32)IOCB_HIPRI;
 const u32 RAIO_IOCB_WRITE = (__force u32)IOCB_WRITE;
+const u32 RAIO_IOCB_EVENTFD = (__force u32)IOCB_EVENTFD;
 const u64 RAIO_RWF_SUPPORTED = (__force u64)RWF_SUPPORTED;
 const unsigned long RAIO_PROT_RW = PROT_READ | PROT_WRITE;
 const unsigned long RAIO_MAP_SHARED = MAP_SHARED;

@@ -5,6 +5,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/capability.h>
 #include <linux/cleanup.h>
 #include <linux/cred.h>
 #include <linux/highmem.h>
@@ -255,6 +256,22 @@ int raio_kiocb_set_rw_flags(struct kiocb *iocb, u32 flags, int rw)
 u16 raio_current_ioprio(void)
 {
 	return get_current_ioprio();
+}
+
+/* May the caller ask for it? ioprio_check_cap(), which modules can't call. */
+int raio_ioprio_check(int ioprio)
+{
+	switch (IOPRIO_PRIO_CLASS(ioprio)) {
+	case IOPRIO_CLASS_NONE:
+		return IOPRIO_PRIO_LEVEL(ioprio) ? -EINVAL : 0;
+	case IOPRIO_CLASS_RT:
+		return capable(CAP_SYS_ADMIN) || capable(CAP_SYS_NICE) ? 0 : -EPERM;
+	case IOPRIO_CLASS_BE:
+	case IOPRIO_CLASS_IDLE:
+		return 0;
+	default:
+		return -EINVAL;
+	}
 }
 
 size_t raio_iov_iter_count(const struct iov_iter *iter)

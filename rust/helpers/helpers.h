@@ -81,6 +81,7 @@ void raio_kiocb_start_write(struct kiocb *iocb);
 void raio_kiocb_end_write(struct kiocb *iocb);
 int raio_kiocb_set_rw_flags(struct kiocb *iocb, u32 flags, int rw);
 u16 raio_current_ioprio(void);
+int raio_ioprio_check(int ioprio);
 size_t raio_iov_iter_count(const struct iov_iter *iter);
 bool raio_file_is_reg(struct file *file);
 

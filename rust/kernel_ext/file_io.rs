@@ -6,7 +6,10 @@
 //! C header: `include/linux/fs.h`.
 
 use crate::bindings;
-use core::ptr;
+use core::{
+    mem::MaybeUninit,
+    ptr, //
+};
 use kernel::{
     error::to_result,
     ffi,
@@ -16,7 +19,10 @@ use kernel::{
     },
     prelude::*,
     sync::aref::ARef,
-    types::Opaque, //
+    types::{
+        Opaque,
+        ScopeGuard, //
+    },
 };
 
 /// Which way the data goes.
@@ -36,6 +42,9 @@ impl Direction {
         }
     }
 }
+
+/// Up to so many buffers need no memory to be allocated.
+const FEW: usize = bindings::UIO_FASTIOV as usize;
 
 /// What a file does when a request has ended: C's `ki_complete`.
 pub(crate) type Complete = unsafe extern "C" fn(*mut bindings::kiocb, ffi::c_long);
@@ -105,11 +114,60 @@ impl UserBuffer {
         Ok(Self(iter))
     }
 
+    /// Calls `f` with the buffers that the `nr` of `struct iovec` at `addr` say, which is read once,
+    /// in the layout of the caller, and cut to what one call may move. A file that goes on with them
+    /// after its method has returned has its own copy.
+    ///
+    /// `EINVAL` for too many, or a length that is negative; `EFAULT`; `ENOMEM`.
+    pub(crate) fn with_vector<R>(
+        addr: usize,
+        nr: u32,
+        dir: Direction,
+        f: impl FnOnce(&mut Self) -> Result<R>,
+    ) -> Result<R> {
+        let mut few = [const { MaybeUninit::<bindings::iovec>::uninit() }; FEW];
+        let mut vector = few.as_mut_ptr().cast::<bindings::iovec>();
+        let iter = Opaque::uninit();
+        // INVARIANT: This initialises it, if it doesn't fail.
+        // SAFETY: `few` is memory for as many, and it and `iter` may be written to. What the caller
+        // gave is only read.
+        let len = unsafe {
+            bindings::import_iovec(
+                dir.as_raw(),
+                ptr::with_exposed_provenance(addr),
+                nr,
+                FEW as u32,
+                &mut vector,
+                iter.get(),
+            )
+        };
+        if len < 0 {
+            return Err(Error::from_errno(len as ffi::c_int));
+        }
+        // SAFETY: Null, if `few` was enough, or allocated for us, and no longer used then.
+        let _free = ScopeGuard::new(|| unsafe { bindings::kfree(vector.cast()) });
+        f(&mut Self(iter))
+    }
+
     /// Bytes.
     pub(crate) fn len(&self) -> usize {
         // SAFETY: Initialised, by the type invariant.
         unsafe { bindings::raio_iov_iter_count(self.0.get()) }
     }
+}
+
+/// Where and how a transfer is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Transfer {
+    pub(crate) dir: Direction,
+    /// Where in the file.
+    pub(crate) pos: i64,
+    /// `RWF_*` bits.
+    pub(crate) rw_flags: u32,
+    /// The I/O priority, if it isn't that of the caller.
+    pub(crate) ioprio: Option<i16>,
+    /// Whether who completes it also signals an eventfd.
+    pub(crate) eventfd: bool,
 }
 
 /// The kernel's part of a request.
@@ -132,8 +190,10 @@ impl Kiocb {
         self.0.get()
     }
 
-    /// Fills it in for a transfer at `pos` that ends with `complete`, with the flags of the file and
-    /// the `RWF_*` bits of `rw_flags`. `EOPNOTSUPP` and others for flags the file doesn't take.
+    /// Fills it in for a transfer that ends with `complete`, with the flags of the file.
+    ///
+    /// `EINVAL` and `EPERM` for a priority, `EOPNOTSUPP` and others for flags that the file doesn't
+    /// take.
     ///
     /// # Safety
     ///
@@ -141,30 +201,39 @@ impl Kiocb {
     pub(crate) unsafe fn prepare(
         &mut self,
         file: &File,
-        pos: i64,
-        rw_flags: u32,
-        dir: Direction,
+        transfer: &Transfer,
         complete: Complete,
     ) -> Result {
         let kiocb = self.as_raw();
+        let mut flags = 0;
+        if transfer.dir == Direction::Write {
+            flags |= bindings::RAIO_IOCB_WRITE;
+        }
+        if transfer.eventfd {
+            flags |= bindings::RAIO_IOCB_EVENTFD;
+        }
         // INVARIANT: The caller keeps the file.
         // SAFETY: `self` is ours alone, the file lives.
         unsafe {
             (*kiocb).ki_filp = file.as_ptr();
-            (*kiocb).ki_pos = pos;
+            (*kiocb).ki_pos = transfer.pos;
             (*kiocb).ki_complete = Some(complete);
             (*kiocb).ki_flags = (*file.as_ptr()).f_iocb_flags as ffi::c_int;
-            (*kiocb).ki_ioprio = bindings::raio_current_ioprio();
+            (*kiocb).ki_ioprio = match transfer.ioprio {
+                Some(prio) => {
+                    to_result(bindings::raio_ioprio_check(prio.into()))?;
+                    prio as u16
+                }
+                None => bindings::raio_current_ioprio(),
+            };
             to_result(bindings::raio_kiocb_set_rw_flags(
                 kiocb,
-                rw_flags,
-                dir.as_raw(),
+                transfer.rw_flags,
+                transfer.dir.as_raw(),
             ))?;
             // Nobody polls for this request.
             (*kiocb).ki_flags &= !(bindings::RAIO_IOCB_HIPRI as ffi::c_int);
-            if dir == Direction::Write {
-                (*kiocb).ki_flags |= bindings::RAIO_IOCB_WRITE as ffi::c_int;
-            }
+            (*kiocb).ki_flags |= flags as ffi::c_int;
         }
         Ok(())
     }
