@@ -209,6 +209,8 @@ opcodes! {
     Pwrite = IOCB_CMD_PWRITE,
     Preadv = IOCB_CMD_PREADV,
     Pwritev = IOCB_CMD_PWRITEV,
+    Fsync = IOCB_CMD_FSYNC,
+    Fdsync = IOCB_CMD_FDSYNC,
     Noop = IOCB_CMD_NOOP,
 }
 

@@ -60,6 +60,7 @@ same_layout! {
         poll = RAIO_OFFSET_file_operations_poll,
         read_iter = RAIO_OFFSET_file_operations_read_iter,
         write_iter = RAIO_OFFSET_file_operations_write_iter,
+        fsync = RAIO_OFFSET_file_operations_fsync,
     }
     inode {
         i_mapping = RAIO_OFFSET_inode_i_mapping,
@@ -119,6 +120,7 @@ same_size! {
     iov_iter = RAIO_SIZE_iov_iter,
     blk_plug = RAIO_SIZE_blk_plug,
     percpu_ref = RAIO_SIZE_percpu_ref,
+    work_struct = RAIO_SIZE_work_struct,
     rcu_work = RAIO_SIZE_rcu_work,
     completion = RAIO_SIZE_completion,
     mutex = RAIO_SIZE_mutex,

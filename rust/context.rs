@@ -41,15 +41,14 @@ use crate::{
         module::ModulePin,
         percpu_ref::PercpuRef,
         pseudo_fs::PseudoFs,
-        rcu_work::{
-            OwnedQueue,
-            RcuWork, //
-        },
-        user, //
+        rcu_work::RcuWork,
+        user,
+        work::OwnedQueue, //
     },
     request::{
         Inflight,
-        Request, //
+        Request,
+        Workers, //
     },
     ring::{
         Event,
@@ -80,12 +79,15 @@ use quota::{
 pub(crate) use submit::Slot;
 use teardown::Siblings;
 
-/// What all contexts share: caches, and the queue on which they are freed.
+/// What all contexts share: caches, and queues.
 pub(crate) struct Engine {
     pub(crate) requests: KmemCache<Request>,
+    /// On which requests are carried out that may sleep.
+    pub(crate) workers: OwnedQueue,
     contexts: KmemCache<Kioctx>,
     fs: PseudoFs,
     limits: Limits,
+    /// On which they are freed.
     free_queue: OwnedQueue,
 }
 
@@ -94,18 +96,20 @@ impl Engine {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
             requests: KmemCache::new(c"raio_kiocb")?,
+            workers: OwnedQueue::new(c"raio_worker", false)?,
             contexts: KmemCache::new(c"raio_kioctx")?,
             fs: PseudoFs::new()?,
             limits: Limits::new()?,
-            free_queue: OwnedQueue::new(c"raio_free")?,
+            free_queue: OwnedQueue::new(c"raio_free", true)?,
         })
     }
 
-    /// Waits until every context that was destroyed is freed. There must be no open file left, and
-    /// nothing that they left behind, see `teardown`.
+    /// Waits until every context that was destroyed is freed, and nobody works for one any more.
+    /// There must be no open file left, and nothing that they left behind, see `teardown`.
     pub(crate) fn drain(&self) {
         // Who let the last file's release go on may still be in our code, under RCU, about to queue.
         rcu::synchronize_rcu();
+        self.workers.flush();
         self.free_queue.flush();
     }
 }
@@ -134,6 +138,8 @@ pub(crate) struct Kioctx {
     dead: Atomic<u32>,
     holds: Atomic<u32>,
     inflight: Arc<Inflight>,
+    /// Those of the user that it is charged to.
+    workers: Arc<Workers>,
     siblings: Arc<Siblings>,
     #[pin]
     free: RcuWork<Kioctx>,
@@ -229,8 +235,13 @@ impl Kioctx {
         &self.inflight
     }
 
-    /// What requests are allocated from.
-    pub(crate) fn engine(&self) -> &Engine {
+    /// Who carries out what may sleep.
+    pub(crate) fn workers(&self) -> &Arc<Workers> {
+        &self.workers
+    }
+
+    /// What it shares with others.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.engine
     }
 

@@ -24,3 +24,4 @@ pub(crate) mod sysctl;
 pub(crate) mod task;
 pub(crate) mod user;
 pub(crate) mod wait;
+pub(crate) mod work;

@@ -3,6 +3,7 @@
 //! The operations, one room each. The table says which room an opcode belongs to, and what it takes
 //! of a request besides the file and what comes back with the event.
 
+mod fsync;
 mod noop;
 mod rw;
 
@@ -33,6 +34,8 @@ const fn operation(opcode: Opcode) -> (Start, u32) {
         Opcode::Pwrite => (rw::write, TRANSFER),
         Opcode::Preadv => (rw::readv, TRANSFER),
         Opcode::Pwritev => (rw::writev, TRANSFER),
+        Opcode::Fsync => (fsync::all, 0),
+        Opcode::Fdsync => (fsync::data, 0),
         Opcode::Noop => (noop::start, 0),
     }
 }

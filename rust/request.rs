@@ -10,8 +10,10 @@
 //! A file may complete a request before its method has returned, and go on using it until it does.
 //! So both the submitter, until the method returns, and the completion own a half of it, that is a
 //! reference, and whoever comes last ends it. Who cancels it takes one more meanwhile. Nobody else
-//! touches it, and the result is decided in one place: [`Request::completed`], or
+//! touches it, and the result is decided in one place: [`Request::complete`], or
 //! [`Prepared::start`] if the method returned it.
+//!
+//! What a file does with a request, a worker does with one that it carries out, see [`workers`].
 //!
 //! # Locks
 //!
@@ -25,6 +27,7 @@
 //! Who sees no other was last. To look first saves the subtraction in the usual cases.
 
 mod inflight;
+mod workers;
 
 use crate::{
     bindings,
@@ -38,7 +41,8 @@ use crate::{
             Kiocb,
             Transfer,
             UserBuffer, //
-        }, //
+        },
+        work::Work, //
     },
     ring::Event,
     stats::Counter,
@@ -51,6 +55,7 @@ use core::{
     },
 };
 use kernel::{
+    cred::Credential,
     error::code,
     ffi,
     fs::File,
@@ -68,10 +73,17 @@ use kernel::{
 
 use inflight::{
     Cancel,
+    CancelFn,
     Entry, //
 };
 
+use workers::Employment;
+
 pub(crate) use inflight::Inflight;
+pub(crate) use workers::{
+    Job,
+    Workers, //
+};
 
 /// The submitter's half and the file's.
 const HALVES: u32 = 2;
@@ -95,8 +107,18 @@ pub(crate) struct Request {
     result: UnsafeCell<i64>,
     refs: Atomic<u32>,
     entry: UnsafeCell<Entry>,
+    part: UnsafeCell<Part>,
+    work: Work,
+    /// Of who has submitted it, if somebody else acts for them.
+    credentials: Option<ARef<Credential>>,
     /// Whether the file system is kept from being frozen.
     writing: bool,
+}
+
+/// What only some requests have.
+union Part {
+    none: (),
+    employment: Employment,
 }
 
 /// A request that no file's method has seen. If it is dropped, it was refused.
@@ -125,6 +147,9 @@ impl Prepared {
                 result: UnsafeCell::new(0),
                 refs: Atomic::new(HALVES),
                 entry: UnsafeCell::new(Entry::new()),
+                part: UnsafeCell::new(Part { none: () }),
+                work: Work::new(),
+                credentials: None,
                 writing: false,
             },
         )))
@@ -156,6 +181,11 @@ impl Prepared {
         Ended(self.0).end(result);
     }
 
+    /// From here on it belongs to those who have its halves, and isn't moved.
+    fn leak(self) -> NonNull<Request> {
+        NonNull::from(KBox::leak(self.0))
+    }
+
     /// Hands it to the file's method; true if the file goes on with it by itself. From here on there
     /// will be an event. [`Self::prepare`] must have been called for `dir`, and the file must have
     /// the method.
@@ -165,7 +195,7 @@ impl Prepared {
             self.0.writing = true;
         }
 
-        let request = NonNull::from(Box::leak(self.0));
+        let request = self.leak();
         // SAFETY: The request stays until both halves are given up. Ours is below.
         let ret = unsafe { file_io::call((*request.as_ptr()).kiocb.as_raw(), buffer, dir) };
         if ret != -(bindings::RAIO_EIOCBQUEUED as isize) {
@@ -205,12 +235,19 @@ impl Request {
     unsafe extern "C" fn completed(kiocb: *mut bindings::kiocb, result: ffi::c_long) {
         // `Kiocb` is the first field, and transparent.
         const _: () = assert!(core::mem::offset_of!(Request, kiocb) == 0);
-        // SAFETY: It is a request's, so it isn't null.
-        let request = unsafe { NonNull::new_unchecked(kiocb.cast::<Request>()) };
+        // SAFETY: It is a request's, so it isn't null, and the completion's half is ours.
+        unsafe { Self::complete(NonNull::new_unchecked(kiocb.cast()), result as i64) }
+    }
+
+    /// Decides the result. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The completion's half must be the caller's, who gives it up.
+    unsafe fn complete(request: NonNull<Self>, result: i64) {
         // SAFETY: The completion's half is ours, and with it the right to write the result.
-        unsafe { *(*request.as_ptr()).result.get() = result as i64 };
-        // SAFETY: The completion's half is ours.
         unsafe {
+            *(*request.as_ptr()).result.get() = result;
             Self::inflight(request).leave(request);
             Self::put(request);
         }
@@ -277,7 +314,7 @@ impl Request {
     ///
     /// `kiocb` must be one that the caller, a file's method, was called with, and that nobody can
     /// have ended yet.
-    unsafe fn set_cancel(kiocb: *mut bindings::kiocb, cancel: Cancel) -> bool {
+    unsafe fn set_cancel(kiocb: *mut bindings::kiocb, cancel: CancelFn) -> bool {
         // SAFETY: Alive, for the method hasn't returned and it wasn't ended.
         let complete = unsafe { (*kiocb).ki_complete };
         // Nobody else has this function, and each of ours has it.
@@ -287,7 +324,7 @@ impl Request {
         }
         // SAFETY: So it is the first field of a request. Nobody looks at `cancel` before the method
         // has returned.
-        unsafe { (*(*kiocb.cast::<Self>()).entry.get()).cancel = Some(cancel) };
+        unsafe { (*(*kiocb.cast::<Self>()).entry.get()).cancel = Some(Cancel::File(cancel)) };
         true
     }
 }
@@ -298,7 +335,10 @@ impl Request {
 ///
 /// See there.
 #[no_mangle]
-unsafe extern "C" fn raio_request_set_cancel(kiocb: *mut bindings::kiocb, cancel: Cancel) -> bool {
+unsafe extern "C" fn raio_request_set_cancel(
+    kiocb: *mut bindings::kiocb,
+    cancel: CancelFn,
+) -> bool {
     // SAFETY: As the caller says.
     unsafe { Request::set_cancel(kiocb, cancel) }
 }

@@ -15,13 +15,16 @@
 //! `users`, a spin lock with interrupts off. Nothing nests inside of it but the allocator's, to
 //! free.
 
-use crate::kernel_ext::{
-    sysctl::{
-        self,
-        File,
-        Sysctls, //
+use crate::{
+    kernel_ext::{
+        sysctl::{
+            self,
+            File,
+            Sysctls, //
+        },
+        task, //
     },
-    task, //
+    request::Workers, //
 };
 use kernel::{
     new_spinlock_irq,
@@ -94,7 +97,13 @@ pub(super) struct Quota {
     resources: [Resource; 3],
     /// By user id.
     #[pin]
-    users: SpinLockIrq<RBTree<u32, Amounts>>,
+    users: SpinLockIrq<RBTree<u32, Account>>,
+}
+
+/// What one user has.
+struct Account {
+    amounts: Amounts,
+    workers: Arc<Workers>,
 }
 
 impl Quota {
@@ -125,18 +134,57 @@ impl Quota {
         &self.resources[2]
     }
 
-    /// Charges the user that is calling. `EAGAIN` if it is over a limit, `ENOMEM`.
-    pub(super) fn charge(self: &Arc<Self>, requests: usize, ring_bytes: usize) -> Result<Charge> {
+    /// Charges the user that is calling, and returns who works for that one. `EAGAIN` if it is over
+    /// a limit, `ENOMEM`.
+    pub(super) fn charge(
+        self: &Arc<Self>,
+        requests: usize,
+        ring_bytes: usize,
+    ) -> Result<(Charge, Arc<Workers>)> {
         let amounts = [1, requests, ring_bytes];
         let user = task::charged_user();
-        // Before the lock is taken; given back after, when it isn't needed.
-        let node = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
-        let mut users = self.users.lock();
-        let entry = users.entry(user);
-        let mut mine = match &entry {
-            Entry::Occupied(entry) => *entry.get(),
-            Entry::Vacant(_) => [0; 3],
+        let workers = self.add(user, amounts)?;
+        let charge = Charge {
+            quota: self.clone(),
+            user,
+            amounts,
         };
+        Ok((charge, workers))
+    }
+
+    fn add(&self, user: u32, amounts: Amounts) -> Result<Arc<Workers>> {
+        let mut users = self.users.lock();
+        if let Some(mut entry) = users.find_mut(&user) {
+            let account = entry.get_mut();
+            account.amounts = self.plus(account.amounts, amounts)?;
+            return Ok(account.workers.clone());
+        }
+        drop(users);
+
+        // The first of that user, unless somebody is quicker.
+        let node = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
+        let mut workers = Workers::new()?;
+        let mut users = self.users.lock();
+        match users.entry(user) {
+            Entry::Occupied(mut entry) => {
+                let account = entry.get_mut();
+                account.amounts = self.plus(account.amounts, amounts)?;
+                workers = account.workers.clone();
+            }
+            Entry::Vacant(entry) => {
+                let account = Account {
+                    amounts: self.plus([0; 3], amounts)?,
+                    workers: workers.clone(),
+                };
+                entry.insert(account, node);
+            }
+        }
+        Ok(workers)
+    }
+
+    /// Adds to what is in use, and to what one user has; returns that. `EAGAIN` if it is over a
+    /// limit. To be called with `users` held.
+    fn plus(&self, mut mine: Amounts, amounts: Amounts) -> Result<Amounts> {
         let mut used = [0; 3];
         let all = self
             .resources
@@ -151,18 +199,7 @@ impl Quota {
         for (resource, used) in self.resources.iter().zip(used) {
             resource.used.store(used, Relaxed);
         }
-        match entry {
-            Entry::Occupied(mut entry) => *entry.get_mut() = mine,
-            Entry::Vacant(entry) => {
-                entry.insert(mine, node);
-            }
-        }
-        drop(users);
-        Ok(Charge {
-            quota: self.clone(),
-            user,
-            amounts,
-        })
+        Ok(mine)
     }
 }
 
@@ -182,10 +219,11 @@ impl Drop for Charge {
             resource.used.store(used.saturating_sub(amount), Relaxed);
         }
         if let Some(mut entry) = users.find_mut(&self.user) {
-            for (mine, amount) in entry.get_mut().iter_mut().zip(self.amounts) {
+            let account = entry.get_mut();
+            for (mine, amount) in account.amounts.iter_mut().zip(self.amounts) {
                 *mine = mine.saturating_sub(amount);
             }
-            if *entry.get() == [0; 3] {
+            if account.amounts == [0; 3] {
                 entry.remove();
             }
         }

@@ -71,7 +71,7 @@ impl Contexts {
         let mm = mm::current().ok_or(EINVAL)?;
 
         let quota = &self.engine.limits.quota;
-        let charge = quota.charge(layout.capacity() as usize, layout.bytes())?;
+        let (charge, workers) = quota.charge(layout.capacity() as usize, layout.bytes())?;
         let inflight = Inflight::new(layout.capacity() as usize)?;
         let ours = inflight.clone_arc();
         let owner = RingOwner::new(&self.engine.fs, layout, self.siblings.pollers.clone())?;
@@ -87,6 +87,7 @@ impl Contexts {
             dead: Atomic::new(0),
             holds: Atomic::new(2),
             inflight: ours,
+            workers,
             siblings: self.siblings.clone(),
             free <- RcuWork::new(),
             charge: Some(charge),

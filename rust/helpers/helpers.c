@@ -57,9 +57,14 @@ void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n)
 	percpu_ref_put_many(ref, n);
 }
 
-struct workqueue_struct *raio_alloc_workqueue(const char *name)
+struct workqueue_struct *raio_alloc_workqueue(const char *name, bool reclaim)
 {
-	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
+	return alloc_workqueue("%s", WQ_UNBOUND | (reclaim ? WQ_MEM_RECLAIM : 0), 0, name);
+}
+
+void raio_init_work(struct work_struct *work, work_func_t func)
+{
+	INIT_WORK(work, func);
 }
 
 void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func)
@@ -71,6 +76,17 @@ void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func)
 int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max)
 {
 	return xa_alloc(xa, id, NULL, XA_LIMIT(0, max), GFP_KERNEL_ACCOUNT);
+}
+
+const struct cred *raio_get_current_cred(void)
+{
+	return get_current_cred();
+}
+
+/* What the task acts with from now on; returns with what it did before. */
+const struct cred *raio_override_creds(const struct cred *cred)
+{
+	return override_creds(cred);
 }
 
 struct mm_struct *raio_current_mm(void)

@@ -47,11 +47,14 @@ bool raio_percpu_ref_tryget_live(struct percpu_ref *ref);
 void raio_percpu_ref_get_many(struct percpu_ref *ref, unsigned long n);
 void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n);
 
-struct workqueue_struct *raio_alloc_workqueue(const char *name);
+struct workqueue_struct *raio_alloc_workqueue(const char *name, bool reclaim);
+void raio_init_work(struct work_struct *work, work_func_t func);
 void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func);
 
 int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max);
 
+const struct cred *raio_get_current_cred(void);
+const struct cred *raio_override_creds(const struct cred *cred);
 struct mm_struct *raio_current_mm(void);
 struct vfsmount *raio_file_mount(struct file *file);
 void raio_file_map_no_more(struct file *file);

@@ -14,6 +14,14 @@ pub(crate) struct Links<T> {
     pub(super) next: Option<NonNull<T>>,
 }
 
+impl<T> Clone for Links<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Links<T> {}
+
 impl<T> Links<T> {
     /// Nowhere.
     pub(crate) const fn new() -> Self {

@@ -77,6 +77,19 @@ pub(crate) fn has_method(file: &File, dir: Direction) -> bool {
     }
 }
 
+/// Can what was written to `file` be made to last?
+pub(crate) fn can_sync(file: &File) -> bool {
+    // SAFETY: A live file has operations, which don't change.
+    unsafe { (*(*file.as_ptr()).f_op).fsync.is_some() }
+}
+
+/// Makes last what was written to `file`, and what is known of it besides unless `data_only`. Sleeps.
+/// What the file says is returned, which is 0 or an error.
+pub(crate) fn sync(file: &File, data_only: bool) -> i64 {
+    // SAFETY: A live file.
+    unsafe { bindings::vfs_fsync(file.as_ptr(), data_only.into()) }.into()
+}
+
 /// Is `file` a regular one?
 pub(crate) fn is_regular(file: &File) -> bool {
     // SAFETY: A live file has an inode.

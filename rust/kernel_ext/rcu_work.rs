@@ -1,54 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work that runs in process context after an RCU grace period, and a work queue of one's own to
-//! run it, which can be flushed before a module's code goes away.
+//! Work that runs in process context after an RCU grace period.
 //!
 //! C header: `include/linux/workqueue.h`.
 
+use super::work::OwnedQueue;
 use crate::bindings;
-use core::{marker::PhantomData, ptr::NonNull};
+use core::marker::PhantomData;
 use kernel::{
     prelude::*,
-    sync::rcu,
     types::Opaque, //
 };
-
-/// A work queue, destroyed on drop after all that is on it has run.
-///
-/// # Invariants
-///
-/// The pointer is one that `alloc_workqueue()` returned and is not destroyed.
-pub(crate) struct OwnedQueue(NonNull<bindings::workqueue_struct>);
-
-// SAFETY: A work queue may be used from every thread.
-unsafe impl Send for OwnedQueue {}
-// SAFETY: A work queue may be used from every thread at the same time.
-unsafe impl Sync for OwnedQueue {}
-
-impl OwnedQueue {
-    /// An unbound work queue. Fails with `ENOMEM`.
-    pub(crate) fn new(name: &'static CStr) -> Result<Self> {
-        // SAFETY: `name` is a C string.
-        let ptr = unsafe { bindings::raio_alloc_workqueue(name.as_char_ptr()) };
-        // INVARIANT: Just allocated.
-        NonNull::new(ptr).map(Self).ok_or(ENOMEM)
-    }
-
-    /// Waits until all that was queued before has run.
-    pub(crate) fn flush(&self) {
-        // What waits for a grace period isn't on the queue yet.
-        rcu::rcu_barrier();
-        // SAFETY: A live work queue, by the type invariant.
-        unsafe { bindings::__flush_workqueue(self.0.as_ptr()) }
-    }
-}
-
-impl Drop for OwnedQueue {
-    fn drop(&mut self) {
-        // SAFETY: A live work queue, by the type invariant, and this is its end.
-        unsafe { bindings::destroy_workqueue(self.0.as_ptr()) }
-    }
-}
 
 /// Says where in `Self` its [`RcuWork`] is. The work is to drop the box.
 ///
@@ -109,7 +71,7 @@ impl<T: HasRcuWork> RcuWork<T> {
         // is queued once, for it was in a box of which it is the end. The queue is live.
         unsafe {
             let work = this.byte_add(T::OFFSET).cast::<Self>();
-            bindings::queue_rcu_work(queue.0.as_ptr(), (*work).inner.get());
+            bindings::queue_rcu_work(queue.as_raw(), (*work).inner.get());
         }
     }
 }

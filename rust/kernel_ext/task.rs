@@ -5,7 +5,32 @@
 //! Asked of C for the reason that [`mm`](super::mm) gives.
 
 use crate::bindings;
-use kernel::fs::File;
+use core::ptr::NonNull;
+use kernel::{
+    cred::Credential,
+    fs::File,
+    sync::aref::ARef, //
+};
+
+/// What it acts with.
+pub(crate) fn credentials() -> ARef<Credential> {
+    // SAFETY: It may always be called, and returns a reference that is ours. `Credential` is all of
+    // a `struct cred`.
+    unsafe {
+        let cred = bindings::raio_get_current_cred().cast_mut().cast();
+        ARef::from_raw(NonNull::new_unchecked(cred))
+    }
+}
+
+/// Runs `f` with those of somebody else.
+pub(crate) fn acting_as<R>(credentials: &Credential, f: impl FnOnce() -> R) -> R {
+    // SAFETY: They are kept until they are put back.
+    let ours = unsafe { bindings::raio_override_creds(credentials.as_ptr()) };
+    let ret = f();
+    // SAFETY: The task had these.
+    unsafe { bindings::raio_override_creds(ours) };
+    ret
+}
 
 /// Is it at its end because it was killed? (While it still runs, waits tell.)
 pub(crate) fn is_killed() -> bool {

@@ -23,7 +23,10 @@
 //! end a request; only a reference count is taken inside of it. It isn't held while a file is asked
 //! to cancel.
 
-use super::Request;
+use super::{
+    Request,
+    Workers, //
+};
 use crate::{
     bindings,
     kernel_ext::{
@@ -56,7 +59,16 @@ use kernel::{
 
 /// How a file's method wants its request to be cancelled: `raio_cancel_fn` of
 /// `include/linux/raio.h`.
-pub(crate) type Cancel = unsafe extern "C" fn(*mut bindings::kiocb) -> bool;
+pub(crate) type CancelFn = unsafe extern "C" fn(*mut bindings::kiocb) -> bool;
+
+/// How a request is cancelled.
+#[derive(Clone, Copy)]
+pub(super) enum Cancel {
+    /// By its file, which ends it.
+    File(CancelFn),
+    /// By withdrawing it from the workers.
+    Withdraw,
+}
 
 /// Where a request is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,7 +97,8 @@ pub(super) struct Entry {
     in_queue: Links<Request>,
     in_table: Links<Request>,
     place: Place,
-    /// Written by the method only, through [`Request::set_cancel`], before the request joins.
+    /// Written by the method, through [`Request::set_cancel`], or who does without one, before the
+    /// request joins.
     pub(super) cancel: Option<Cancel>,
 }
 
@@ -218,13 +231,16 @@ struct Asked(NonNull<Request>);
 impl Asked {
     /// True if it is cancelled.
     fn ask(&self) -> bool {
-        // SAFETY: Alive, for we have a reference. `cancel` isn't written any more.
-        let (cancel, kiocb) = unsafe {
-            let request = self.0.as_ptr();
-            ((*(*request).entry.get()).cancel, (*request).kiocb.as_raw())
+        let request = self.0;
+        // SAFETY: Alive, for we have a reference. `cancel` isn't written any more; it says what the
+        // request is.
+        let cancelled = unsafe {
+            match (*(*request.as_ptr()).entry.get()).cancel {
+                Some(Cancel::File(cancel)) => cancel((*request.as_ptr()).kiocb.as_raw()),
+                Some(Cancel::Withdraw) => Workers::withdraw(request),
+                None => false,
+            }
         };
-        // SAFETY: A request of the file that registered it, alive.
-        let cancelled = cancel.is_some_and(|cancel| unsafe { cancel(kiocb) });
         if cancelled {
             Counter::Cancelled.add(1);
         } else {

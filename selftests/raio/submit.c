@@ -303,7 +303,7 @@ TEST_F(submit, the_device_itself)
 	}
 }
 
-/* 4 and 6 were never given out or have no code; the rest is beyond the list. */
+/* 4 has no code any more; the rest is beyond the list. */
 TEST_F(submit, unknown_opcode)
 {
 	const unsigned int opcodes[] = { 4, 9, 10, 63, 64, 255, 256, 0x7fff, 0xffff };
