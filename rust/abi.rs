@@ -211,6 +211,7 @@ opcodes! {
     Pwritev = IOCB_CMD_PWRITEV,
     Fsync = IOCB_CMD_FSYNC,
     Fdsync = IOCB_CMD_FDSYNC,
+    Poll = IOCB_CMD_POLL,
     Noop = IOCB_CMD_NOOP,
 }
 

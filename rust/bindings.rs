@@ -106,6 +106,10 @@ same_layout! {
         lock = RAIO_OFFSET_wait_queue_head_lock,
         head = RAIO_OFFSET_wait_queue_head_head,
     }
+    poll_table_struct {
+        _qproc = RAIO_OFFSET_poll_table_struct__qproc,
+        _key = RAIO_OFFSET_poll_table_struct__key,
+    }
     ctl_table {
         procname = RAIO_OFFSET_ctl_table_procname,
         data = RAIO_OFFSET_ctl_table_data,
@@ -120,6 +124,7 @@ same_size! {
     iov_iter = RAIO_SIZE_iov_iter,
     blk_plug = RAIO_SIZE_blk_plug,
     percpu_ref = RAIO_SIZE_percpu_ref,
+    poll_table_struct = RAIO_SIZE_poll_table_struct,
     work_struct = RAIO_SIZE_work_struct,
     rcu_work = RAIO_SIZE_rcu_work,
     completion = RAIO_SIZE_completion,

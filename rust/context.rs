@@ -84,6 +84,8 @@ pub(crate) struct Engine {
     pub(crate) requests: KmemCache<Request>,
     /// On which requests are carried out that may sleep.
     pub(crate) workers: OwnedQueue,
+    /// On which files are looked at that were woken, and what waits for them is told.
+    pub(crate) looks: OwnedQueue,
     contexts: KmemCache<Kioctx>,
     fs: PseudoFs,
     limits: Limits,
@@ -97,6 +99,7 @@ impl Engine {
         Ok(Self {
             requests: KmemCache::new(c"raio_kiocb")?,
             workers: OwnedQueue::new(c"raio_worker", false)?,
+            looks: OwnedQueue::new(c"raio_look", true)?,
             contexts: KmemCache::new(c"raio_kioctx")?,
             fs: PseudoFs::new()?,
             limits: Limits::new()?,
@@ -110,6 +113,7 @@ impl Engine {
         // Who let the last file's release go on may still be in our code, under RCU, about to queue.
         rcu::synchronize_rcu();
         self.workers.flush();
+        self.looks.flush();
         self.free_queue.flush();
     }
 }
@@ -247,6 +251,12 @@ impl Kioctx {
 
     fn post(&self, event: &Event) {
         self.ring.post(event);
+    }
+
+    fn post_in_wakeup(&self, event: &Event) {
+        if self.ring.post_untold(event) {
+            Siblings::tell_later(&self.siblings, &self.engine);
+        }
     }
 }
 

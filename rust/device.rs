@@ -81,7 +81,7 @@ impl RaioFile {
         let (call, size) = Call::decode(cmd)?;
         match call {
             Call::Submit => self.submit(abi::read(arg, size)?, compat),
-            Call::GetEvents => self.getevents(abi::read(arg, size)?),
+            Call::GetEvents => self.getevents(abi::read(arg, size)?, compat),
             Call::Setup => self.setup(abi::read(arg, size)?, arg, size, compat),
             Call::Destroy => self.destroy(abi::read(arg, size)?),
             Call::Query => query(abi::read(arg, size)?, arg, size),
@@ -96,11 +96,11 @@ impl RaioFile {
         Ok(ctx.submit(args.nr, user::address(args.iocbs)?, compat)? as isize)
     }
 
-    fn getevents(&self, args: abi::GetEvents) -> Result<isize> {
+    fn getevents(&self, args: abi::GetEvents, compat: bool) -> Result<isize> {
         must_be_zero(&[args.flags.into(), args.resv.into(), args.resv2.into()])?;
         let timeout = match user::address(args.timeout)? {
             0 => None,
-            addr => timespec(addr)?,
+            addr => timespec(addr, compat)?,
         };
         let mask = user::address(args.sigmask)?;
         let read = sigmask::under(mask, args.sigsetsize as usize, || {
@@ -192,9 +192,13 @@ fn statistics(args: abi::Stats, arg: usize, size: usize) -> Result<isize> {
 
 /// A `struct __kernel_timespec` in nanoseconds. [`None`], for ever, is one that is negative, as
 /// kernel AIO has it, or doesn't fit.
-fn timespec(addr: usize) -> Result<Option<i64>> {
+fn timespec(addr: usize, compat: bool) -> Result<Option<i64>> {
     let seconds: i64 = user::read(addr)?;
-    let nanoseconds: i64 = user::read(addr.wrapping_add(8))?;
+    let mut nanoseconds: i64 = user::read(addr.wrapping_add(8))?;
+    if compat {
+        // The rest is padding to a program of 32 bits.
+        nanoseconds &= i64::from(u32::MAX);
+    }
     let timeout = seconds
         .checked_mul(1_000_000_000)
         .and_then(|timeout| timeout.checked_add(nanoseconds));

@@ -7,6 +7,7 @@ pub(crate) mod completion;
 pub(crate) mod eventfd;
 pub(crate) mod fifo;
 pub(crate) mod file_io;
+pub(crate) mod file_poll;
 pub(crate) mod folio;
 pub(crate) mod hash_table;
 pub(crate) mod id_table;

@@ -5,6 +5,7 @@
 
 mod fsync;
 mod noop;
+mod poll;
 mod rw;
 
 use crate::{
@@ -36,6 +37,7 @@ const fn operation(opcode: Opcode) -> (Start, u32) {
         Opcode::Pwritev => (rw::writev, TRANSFER),
         Opcode::Fsync => (fsync::all, 0),
         Opcode::Fdsync => (fsync::data, 0),
+        Opcode::Poll => (poll::start, BUF),
         Opcode::Noop => (noop::start, 0),
     }
 }

@@ -13,7 +13,8 @@
 //! touches it, and the result is decided in one place: [`Request::complete`], or
 //! [`Prepared::start`] if the method returned it.
 //!
-//! What a file does with a request, a worker does with one that it carries out, see [`workers`].
+//! What a file does with a request, a worker does with one that it carries out, see [`workers`], and
+//! who owns one that waits for its file to be ready, see [`watching`].
 //!
 //! # Locks
 //!
@@ -27,6 +28,7 @@
 //! Who sees no other was last. To look first saves the subtraction in the usual cases.
 
 mod inflight;
+mod watching;
 mod workers;
 
 use crate::{
@@ -42,13 +44,17 @@ use crate::{
             Transfer,
             UserBuffer, //
         },
-        work::Work, //
+        work::{
+            self,
+            Work, //
+        },
     },
     ring::Event,
     stats::Counter,
 };
 use core::{
     cell::UnsafeCell,
+    mem::ManuallyDrop,
     ptr::{
         self,
         NonNull, //
@@ -77,6 +83,7 @@ use inflight::{
     Entry, //
 };
 
+use watching::Watching;
 use workers::Employment;
 
 pub(crate) use inflight::Inflight;
@@ -119,6 +126,8 @@ pub(crate) struct Request {
 union Part {
     none: (),
     employment: Employment,
+    /// Nothing is left in it when the watch has ended.
+    watching: ManuallyDrop<Watching>,
 }
 
 /// A request that no file's method has seen. If it is dropped, it was refused.
@@ -292,20 +301,47 @@ impl Request {
         unsafe { (*request.as_ptr()).refs.add(1u32, Relaxed) }
     }
 
+    /// Decides the result, where the lock of a wait queue is held.
+    ///
+    /// # Safety
+    ///
+    /// The completion's half must be the caller's, who gives it up.
+    unsafe fn complete_in_wakeup(request: NonNull<Self>, result: i64) {
+        // SAFETY: As for `complete`.
+        unsafe {
+            *(*request.as_ptr()).result.get() = result;
+            Self::inflight(request).leave(request);
+            if let Some(ended) = Self::release(request) {
+                ended.end_in_wakeup();
+            }
+        }
+    }
+
     /// Gives up a reference. Who comes last ends the request.
     ///
     /// # Safety
     ///
     /// The reference must be the caller's.
     unsafe fn put(request: NonNull<Self>) {
+        // SAFETY: As the caller says.
+        if let Some(ended) = unsafe { Self::release(request) } {
+            ended.end_as_completed();
+        }
+    }
+
+    /// Gives up a reference. Who comes last has the request.
+    ///
+    /// # Safety
+    ///
+    /// The reference must be the caller's.
+    unsafe fn release(request: NonNull<Self>) -> Option<Ended> {
         // SAFETY: Alive, for we have a reference.
         let refs = unsafe { &(*request.as_ptr()).refs };
         // Acquire, Full: what the others did comes before what we do with the whole. Full: what we
         // did comes before what the others do with it. See the table above.
-        if refs.load(Acquire) == 1 || refs.fetch_sub(1u32, Full) == 1 {
-            // SAFETY: It was leaked by `start`, and ours is the last reference.
-            Ended(unsafe { KBox::from_raw(request.as_ptr()) }).end_as_completed();
-        }
+        let last = refs.load(Acquire) == 1 || refs.fetch_sub(1u32, Full) == 1;
+        // SAFETY: It was leaked by `leak`, and ours is the last reference.
+        last.then(|| Ended(unsafe { KBox::from_raw(request.as_ptr()) }))
     }
 
     /// Says how a request is cancelled; false if it isn't one of ours.
@@ -348,14 +384,39 @@ struct Ended(KBox<Request>);
 
 impl Ended {
     fn end_as_completed(self) {
-        // SAFETY: The completion has written it and given up its half.
-        let result = unsafe { *self.0.result.get() };
+        let result = self.result();
         self.end(result);
+    }
+
+    /// What the completion has written.
+    fn result(&self) -> i64 {
+        // SAFETY: It has given up its half.
+        unsafe { *self.0.result.get() }
     }
 
     /// Lets go of everything and posts the event. The file goes first: who sees the event may rely
     /// on the request no longer using it.
-    fn end(mut self, result: i64) {
+    fn end(self, result: i64) {
+        let (slot, event, eventfd) = self.take(result);
+        slot.post(&event, eventfd);
+    }
+
+    /// The same where the lock of a wait queue is held.
+    fn end_in_wakeup(self) {
+        if self.0.eventfd.is_some() {
+            // Who counts on it may watch what is being woken.
+            let engine = self.0.slot.ctx().engine().clone();
+            let request = NonNull::from(KBox::leak(self.0));
+            // SAFETY: It is ours alone, and we hand it over.
+            unsafe { work::queue::<_, { watching::END }>(request, &engine.looks) }
+            return;
+        }
+        let result = self.result();
+        let (slot, event, _) = self.take(result);
+        slot.post_in_wakeup(&event);
+    }
+
+    fn take(mut self, result: i64) -> (Slot, Event, Option<EventFd>) {
         if self.0.writing {
             self.0.kiocb.end_write();
         }
@@ -374,6 +435,6 @@ impl Ended {
             res: result,
             res2: 0,
         };
-        slot.post(&event, eventfd);
+        (slot, event, eventfd)
     }
 }

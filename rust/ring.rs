@@ -40,7 +40,15 @@ use crate::{
     },
     stats::Counter,
 };
-use core::{cell::UnsafeCell, ffi::c_void, mem::size_of, ptr::NonNull};
+use core::{
+    cell::{
+        Cell,
+        UnsafeCell, //
+    },
+    ffi::c_void,
+    mem::size_of,
+    ptr::NonNull,
+};
 use kernel::{
     prelude::*,
     sync::{
@@ -263,6 +271,19 @@ impl Ring {
         protocol::announce(&self.waiters, &*self.pollers, || self.unread());
     }
 
+    /// The same where the lock of a wait queue is held, which who polls may wait for. True if they
+    /// have to be told.
+    pub(crate) fn post_untold(&self, event: &Event) -> bool {
+        self.posting().post(event);
+        Counter::Completed.add(1);
+        let untold = Untold {
+            pollers: &self.pollers,
+            any: Cell::new(false),
+        };
+        protocol::announce(&self.waiters, &untold, || self.unread());
+        untold.any.get()
+    }
+
     /// Wakes all who wait, to find out that the ring is about to go.
     pub(crate) fn wake_all(&self) {
         self.waiters.wake_all();
@@ -376,6 +397,22 @@ impl protocol::Waiters for PollQueue {
 
     fn wake(&self, _there: impl Fn() -> u32) {
         self.wake_readable();
+    }
+}
+
+/// Those who are to be told later.
+struct Untold<'a> {
+    pollers: &'a PollQueue,
+    any: Cell<bool>,
+}
+
+impl protocol::Waiters for Untold<'_> {
+    fn any(&self) -> bool {
+        self.pollers.any()
+    }
+
+    fn wake(&self, _there: impl Fn() -> u32) {
+        self.any.set(true);
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) enum Counter {
     KilledWaits,
     SecondDestroys,
     Abandoned,
+    PolledInline,
+    PolledDeferred,
 }
 
 impl Counter {
@@ -47,6 +49,8 @@ impl Counter {
             Self::KilledWaits => bindings::raio_counter_RAIO_CTR_KILLED_WAITS,
             Self::SecondDestroys => bindings::raio_counter_RAIO_CTR_SECOND_DESTROYS,
             Self::Abandoned => bindings::raio_counter_RAIO_CTR_ABANDONED,
+            Self::PolledInline => bindings::raio_counter_RAIO_CTR_POLLED_INLINE,
+            Self::PolledDeferred => bindings::raio_counter_RAIO_CTR_POLLED_DEFERRED,
         }
     }
 
@@ -92,5 +96,7 @@ pub(crate) fn snapshot() -> abi::Stats {
         killed_waits: Counter::KilledWaits.sum(),
         second_destroys: Counter::SecondDestroys.sum(),
         abandoned: Counter::Abandoned.sum(),
+        polled_inline: Counter::PolledInline.sum(),
+        polled_deferred: Counter::PolledDeferred.sum(),
     }
 }

@@ -2,9 +2,40 @@
 
 //! What `poll(2)` says of an open file. RCU, and of each ring `completion_lock`.
 
-use super::Contexts;
+use super::{
+    teardown::Siblings,
+    Contexts,
+    Engine, //
+};
 use crate::kernel_ext::wait::PollQueue;
-use kernel::sync::rcu;
+use kernel::{
+    impl_has_work,
+    sync::{
+        rcu,
+        Arc, //
+    },
+    workqueue::WorkItem, //
+};
+
+impl_has_work! {
+    impl HasWork<Self> for Siblings { self.tell }
+}
+
+impl WorkItem for Siblings {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.pollers.wake_readable();
+    }
+}
+
+impl Siblings {
+    /// Has those told who poll the file, who can't be told here. Any context.
+    pub(super) fn tell_later(this: &Arc<Self>, engine: &Engine) {
+        // If it is queued already, they will be told after this.
+        let _ = engine.looks.as_queue().enqueue(this.clone());
+    }
+}
 
 impl Contexts {
     /// Where who polls the file is queued.

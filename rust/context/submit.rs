@@ -52,6 +52,16 @@ impl Slot {
         if let Some(eventfd) = eventfd {
             eventfd.signal();
         }
+        self.used();
+    }
+
+    /// Posts the event that it is for, where the lock of a wait queue is held. Any context.
+    pub(crate) fn post_in_wakeup(self, event: &Event) {
+        self.ctx().post_in_wakeup(event);
+        self.used();
+    }
+
+    fn used(self) {
         let ctx = self.0;
         mem::forget(self);
         // SAFETY: The reference was ours. The claim went into the ring with the event.

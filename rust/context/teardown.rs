@@ -55,6 +55,7 @@ use kernel::{
         ListArc, //
     },
     new_spinlock_irq,
+    new_work,
     prelude::*,
     static_lock_class,
     sync::{
@@ -66,6 +67,7 @@ use kernel::{
         Arc,
         SpinLockIrq, //
     },
+    workqueue::Work, //
 };
 
 /// After how long who waits for the end of requests is told of, each time.
@@ -119,6 +121,8 @@ pub(super) struct Siblings {
     #[pin]
     all_ended: Completion,
     pub(super) pollers: Arc<PollQueue>,
+    #[pin]
+    pub(super) tell: Work<Self>,
 }
 
 struct Live {
@@ -148,6 +152,7 @@ impl Siblings {
                     "raio_live"
                 ),
                 all_ended <- Completion::new(),
+                tell <- new_work!("raio_tell"),
                 pollers: Arc::pin_init(pollers, GFP_KERNEL_ACCOUNT)?,
             }? Error),
             GFP_KERNEL_ACCOUNT,

@@ -13,6 +13,7 @@
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/percpu.h>
+#include <linux/poll.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/user_namespace.h>
@@ -153,6 +154,32 @@ void raio_report_stuck(struct file *file, size_t nr, unsigned int seconds)
 int raio_mutex_lock_killable(struct mutex *lock)
 {
 	return mutex_lock_killable(lock);
+}
+
+__poll_t raio_vfs_poll(struct file *file, struct poll_table_struct *table)
+{
+	return vfs_poll(file, table);
+}
+
+u16 raio_mangle_poll(__poll_t mask)
+{
+	return mangle_poll(mask);
+}
+
+__poll_t raio_demangle_poll(u16 mask)
+{
+	return demangle_poll(mask);
+}
+
+void raio_init_wait_entry(struct wait_queue_entry *entry, wait_queue_func_t func)
+{
+	init_waitqueue_func_entry(entry, func);
+	INIT_LIST_HEAD(&entry->entry);
+}
+
+void raio_wait_entry_del_init(struct wait_queue_entry *entry)
+{
+	list_del_init(&entry->entry);
 }
 
 /* What is left of the time, 0 if it is over, or -ERESTARTSYS. */

@@ -13,6 +13,7 @@
 #include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/percpu-refcount.h>
+#include <linux/poll.h>
 #include <linux/signal_types.h>
 #include <linux/uio.h>
 #include <linux/wait.h>
@@ -37,6 +38,8 @@ enum raio_counter {
 	RAIO_CTR_KILLED_WAITS,
 	RAIO_CTR_SECOND_DESTROYS,
 	RAIO_CTR_ABANDONED,
+	RAIO_CTR_POLLED_INLINE,
+	RAIO_CTR_POLLED_DEFERRED,
 	RAIO_NR_CTR,
 };
 
@@ -73,6 +76,12 @@ int raio_schedule_until(ktime_t *expires);
 void raio_sigmask_begin(sigset_t *mask);
 void raio_sigmask_end(void);
 bool raio_signal_pending(void);
+
+__poll_t raio_vfs_poll(struct file *file, struct poll_table_struct *table);
+u16 raio_mangle_poll(__poll_t mask);
+__poll_t raio_demangle_poll(u16 mask);
+void raio_init_wait_entry(struct wait_queue_entry *entry, wait_queue_func_t func);
+void raio_wait_entry_del_init(struct wait_queue_entry *entry);
 
 struct folio *raio_ring_folio(struct address_space *mapping, pgoff_t index);
 void *raio_folio_address(struct folio *folio);

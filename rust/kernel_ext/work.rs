@@ -14,7 +14,8 @@ use kernel::{
     ffi,
     prelude::*,
     sync::rcu,
-    types::Opaque, //
+    types::Opaque,
+    workqueue::Queue, //
 };
 
 /// A work queue, destroyed on drop after all that is on it has run.
@@ -42,6 +43,12 @@ impl OwnedQueue {
     /// The raw work queue.
     pub(super) fn as_raw(&self) -> *mut bindings::workqueue_struct {
         self.0.as_ptr()
+    }
+
+    /// For the kernel crate's work.
+    pub(crate) fn as_queue(&self) -> &Queue {
+        // SAFETY: A live work queue, by the type invariant, for as long as `self`.
+        unsafe { Queue::from_raw(self.0.as_ptr()) }
     }
 
     /// Waits until all that was queued before has run.

@@ -68,6 +68,8 @@ pub(super) enum Cancel {
     File(CancelFn),
     /// By withdrawing it from the workers.
     Withdraw,
+    /// By ending its watch.
+    Watch,
 }
 
 /// Where a request is.
@@ -238,6 +240,7 @@ impl Asked {
             match (*(*request.as_ptr()).entry.get()).cancel {
                 Some(Cancel::File(cancel)) => cancel((*request.as_ptr()).kiocb.as_raw()),
                 Some(Cancel::Withdraw) => Workers::withdraw(request),
+                Some(Cancel::Watch) => Request::cancel_watch(request),
                 None => false,
             }
         };

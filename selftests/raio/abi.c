@@ -4,6 +4,8 @@
  * structures, what query says, how a structure may grow, which flags, numbers
  * and addresses are refused, and what the counters count.
  */
+#include <poll.h>
+
 #include "raio_test.h"
 
 #define CHECK_SIZE(_type, _size) \
@@ -73,7 +75,7 @@ CHECK_OFFSET(raio_cancel, iocb, 8);
 CHECK_OFFSET(raio_cancel, flags, 16);
 CHECK_OFFSET(raio_cancel, resv, 20);
 
-CHECK_SIZE(raio_stats, 152);
+CHECK_SIZE(raio_stats, 168);
 CHECK_OFFSET(raio_stats, flags, 0);
 CHECK_OFFSET(raio_stats, resv, 4);
 CHECK_OFFSET(raio_stats, setups, 8);
@@ -94,6 +96,8 @@ CHECK_OFFSET(raio_stats, kill_inflight, 120);
 CHECK_OFFSET(raio_stats, killed_waits, 128);
 CHECK_OFFSET(raio_stats, second_destroys, 136);
 CHECK_OFFSET(raio_stats, abandoned, 144);
+CHECK_OFFSET(raio_stats, polled_inline, 152);
+CHECK_OFFSET(raio_stats, polled_deferred, 160);
 
 /* What is laid out as kernel AIO has it. */
 CHECK_SIZE(iocb, 64);
@@ -101,7 +105,7 @@ CHECK_SIZE(io_event, 32);
 
 /* Old numbers stay: they are in programs that were built long ago. */
 static_assert(RAIO_IOC_QUERY == 0xc038bd00, "RAIO_IOC_QUERY");
-static_assert(RAIO_IOC_STATS == 0xc098bd01, "RAIO_IOC_STATS");
+static_assert(RAIO_IOC_STATS == 0xc0a8bd01, "RAIO_IOC_STATS");
 static_assert(RAIO_IOC_SETUP == 0xc028bd02, "RAIO_IOC_SETUP");
 static_assert(RAIO_IOC_DESTROY == 0x4010bd03, "RAIO_IOC_DESTROY");
 static_assert(RAIO_IOC_SUBMIT == 0x4020bd04, "RAIO_IOC_SUBMIT");
@@ -195,6 +199,8 @@ TEST_F(query, setup_flags_are_those_that_work)
  * @aio:	a context
  * @made:	another, that set-up has made or that destroy shall end
  * @zero:	a timeout
+ * @pipe:	nothing is ever written to it
+ * @io:		a request that waits for that, to be cancelled
  * @arg:	the argument, in the middle of much memory
  */
 struct call {
@@ -203,6 +209,9 @@ struct call {
 	struct aio aio;
 	aio_context_t made;
 	struct __kernel_timespec zero;
+	int pipe[2];
+	struct iocb io;
+	bool waits;
 	char *arg;
 };
 
@@ -236,7 +245,7 @@ FIXTURE_VARIANT_ADD(call, stats)
 {
 	.dir = _IOC_READ | _IOC_WRITE,
 	.nr = 0x01,
-	.size = 152,
+	.size = 168,
 	.first = 72,
 	.flags = {
 		offsetof(struct raio_stats, flags),
@@ -300,6 +309,18 @@ FIXTURE_VARIANT_ADD(call, getevents)
 	},
 };
 
+FIXTURE_VARIANT_ADD(call, cancel)
+{
+	.dir = _IOC_WRITE,
+	.nr = 0x06,
+	.size = 24,
+	.flags = {
+		offsetof(struct raio_cancel, flags),
+		offsetof(struct raio_cancel, resv),
+		-1
+	},
+};
+
 FIXTURE_SETUP(call)
 {
 	self->call.dir = variant->dir;
@@ -307,7 +328,9 @@ FIXTURE_SETUP(call)
 	aio_begin(_metadata, &self->call.aio, &raio, 1);
 	self->call.arg = map_pages(MAX_ARG_SIZE + 1);
 	self->call.made = 0;
+	self->call.waits = false;
 	memset(&self->call.zero, 0, sizeof(self->call.zero));
+	ASSERT_EQ(0, pipe(self->call.pipe));
 }
 
 FIXTURE_TEARDOWN(call)
@@ -315,13 +338,14 @@ FIXTURE_TEARDOWN(call)
 	aio_end(_metadata, &self->call.aio);
 }
 
-/* Makes @arg one that would work. Only destroy needs a context of its own. */
+/* Makes @arg one that would work. Destroy needs a context of its own, cancel a request. */
 static void call_fill(struct __test_metadata *_metadata, struct call *call, void *arg)
 {
 	struct raio_setup *setup = arg;
 	struct raio_destroy *destroy = arg;
 	struct raio_submit *submit = arg;
 	struct raio_getevents *getevents = arg;
+	struct raio_cancel *cancel = arg;
 
 	switch (call->nr) {
 	case _IOC_NR(RAIO_IOC_QUERY):
@@ -354,6 +378,19 @@ static void call_fill(struct __test_metadata *_metadata, struct call *call, void
 		getevents->ctx = call->aio.ctx;
 		getevents->timeout = (uintptr_t)&call->zero;
 		break;
+	case _IOC_NR(RAIO_IOC_CANCEL):
+		memset(arg, 0, sizeof(*cancel));
+		if (!call->waits) {
+			memset(&call->io, 0, sizeof(call->io));
+			call->io.aio_lio_opcode = IOCB_CMD_POLL;
+			call->io.aio_fildes = call->pipe[0];
+			call->io.aio_buf = POLLIN;
+			ASSERT_EQ(1, aio_submit_one(&call->aio, &call->io));
+			call->waits = true;
+		}
+		cancel->ctx = call->aio.ctx;
+		cancel->iocb = (uintptr_t)&call->io;
+		break;
 	}
 }
 
@@ -374,6 +411,14 @@ static void call_worked(struct __test_metadata *_metadata, struct call *call)
 			TH_LOG("not destroyed");
 		}
 	}
+	if (call->nr == _IOC_NR(RAIO_IOC_CANCEL)) {
+		struct io_event event;
+
+		EXPECT_EQ(1, aio_poll(&call->aio, 1, &event));
+		EXPECT_EQ(-ECANCELED, event.res);
+		EXPECT_EQ((uintptr_t)&call->io, event.obj);
+		call->waits = false;
+	}
 	call->made = 0;
 }
 
@@ -388,6 +433,13 @@ static void call_failed(struct __test_metadata *_metadata, struct call *call)
 	if (call->nr == _IOC_NR(RAIO_IOC_DESTROY)) {
 		EXPECT_EQ(0, raio_destroy(call->aio.dev, call->made)) {
 			TH_LOG("destroyed all the same");
+		}
+	}
+	if (call->nr == _IOC_NR(RAIO_IOC_CANCEL)) {
+		struct io_event event;
+
+		EXPECT_EQ(0, aio_poll(&call->aio, 1, &event)) {
+			TH_LOG("cancelled all the same");
 		}
 	}
 	call->made = 0;

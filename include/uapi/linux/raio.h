@@ -215,6 +215,9 @@ struct raio_cancel {
  * @second_destroys: out: calls to destroy a context that was being destroyed
  * @abandoned:	out: waits for the end of a context that ended because the
  *		caller was killed
+ * @polled_inline: out: polls that ended where their file was woken
+ * @polled_deferred: out: polls that ended when their file was looked at after
+ *		it was woken
  */
 struct raio_stats {
 	__u32	flags;
@@ -237,6 +240,8 @@ struct raio_stats {
 	__u64	killed_waits;
 	__u64	second_destroys;
 	__u64	abandoned;
+	__u64	polled_inline;
+	__u64	polled_deferred;
 };
 
 #define RAIO_IOC_MAGIC		0xBD

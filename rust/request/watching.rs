@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Requests that wait for a file to be ready, without a task.
+//!
+//! Such a request is woken from within its file, often several at the same time and with locks held.
+//! One of those who have something to do with it owns it, and so may look at the file, end the
+//! watch, or have both done by a worker; others only leave word. What there is to say is in `state`:
+//!
+//! * [`OWNED`]: somebody does. Who sets it does, and hands it over or clears it.
+//! * [`AGAIN`]: it was woken since the owner has begun to look, who can't give it up before it has
+//!   looked again. So nothing that was told is lost.
+//! * [`CANCELLED`], [`GONE`]: it is cancelled; its file tells nothing more. For good.
+//! * [`DECIDED`]: what its result is. Who cancels it before has done so, and who comes later has not.
+//!
+//! All changes of `state` are full barriers: who leaves word has changed what the owner will look at.
+//!
+//! # Where it ends
+//!
+//! In the wake-up, if that says what the file is ready for and there is one queue, whose lock is held
+//! then. So nothing that could lead back to that queue is woken there: who counts on an eventfd, and
+//! who polls the device, may watch this file, too. A worker tells them. Else where it was looked at.
+//!
+//! # Locks
+//!
+//! None here; see [`file_poll`].
+
+use super::{
+    inflight::Cancel,
+    Ended,
+    Part,
+    Prepared,
+    Request, //
+};
+use crate::{
+    kernel_ext::{
+        file_poll::{
+            self,
+            Watch,
+            Watcher, //
+        },
+        work::{
+            self,
+            HasWork, //
+        },
+    },
+    stats::Counter,
+};
+use core::{
+    mem::{
+        offset_of,
+        ManuallyDrop, //
+    },
+    ptr::NonNull,
+};
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Full,
+        Relaxed, //
+    },
+};
+
+const OWNED: u32 = 1 << 0;
+const AGAIN: u32 = 1 << 1;
+const CANCELLED: u32 = 1 << 2;
+const GONE: u32 = 1 << 3;
+const DECIDED: u32 = 1 << 4;
+
+/// A request's part of this.
+pub(super) struct Watching {
+    watch: Watch<Request>,
+    state: Atomic<u32>,
+}
+
+impl Watching {
+    /// Sets some bits and clears others; returns what there was.
+    fn change(&self, set: u32, clear: u32) -> u32 {
+        // Relaxed: to be compared with.
+        let mut state = self.state.load(Relaxed);
+        loop {
+            match self.state.cmpxchg(state, (state | set) & !clear, Full) {
+                Ok(was) => return was,
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    /// Gives it up, unless there is something to say. It may be gone when this returns true.
+    fn give_up(&self) -> bool {
+        self.state.cmpxchg(OWNED, 0, Full).is_ok()
+    }
+}
+
+const LOOK: u64 = 1;
+pub(super) const END: u64 = 2;
+
+// SAFETY: The offset of a field of that type.
+unsafe impl HasWork<LOOK> for Request {
+    const OFFSET: usize = offset_of!(Request, work);
+
+    unsafe fn run(this: NonNull<Self>) {
+        // SAFETY: Whoever owned it has handed it over.
+        unsafe { Self::look(this) }
+    }
+}
+
+// SAFETY: The offset of a field of that type.
+unsafe impl HasWork<END> for Request {
+    const OFFSET: usize = offset_of!(Request, work);
+
+    unsafe fn run(this: NonNull<Self>) {
+        // SAFETY: The last reference was handed over, by `end_in_wakeup`.
+        Ended(unsafe { KBox::from_raw(this.as_ptr()) }).end_as_completed();
+    }
+}
+
+// SAFETY: Always that field.
+unsafe impl Watcher for Request {
+    unsafe fn watch(this: NonNull<Self>) -> *mut Watch<Self> {
+        // SAFETY: Alive, as the caller says.
+        unsafe { &raw mut (*Self::watching(this).cast_mut()).watch }
+    }
+
+    unsafe fn claim(this: NonNull<Self>, gone: bool) -> bool {
+        let word = if gone { AGAIN | GONE } else { AGAIN };
+        // SAFETY: It watches, so it is alive.
+        unsafe { (*Self::watching(this)).change(OWNED | word, 0) & OWNED == 0 }
+    }
+
+    unsafe fn look_later(this: NonNull<Self>) {
+        // SAFETY: Alive, for it is ours, and we hand it over.
+        unsafe {
+            let engine = (*this.as_ptr()).slot.ctx().engine().clone();
+            work::queue::<Self, LOOK>(this, &engine.looks);
+        }
+    }
+
+    unsafe fn ready(this: NonNull<Self>, mask: u32) {
+        // SAFETY: It is ours, and it is in no queue any more.
+        unsafe {
+            let result = Self::decide(this, mask, Counter::PolledInline);
+            Self::complete_in_wakeup(this, result);
+        }
+    }
+}
+
+impl Request {
+    /// # Safety
+    ///
+    /// It must be alive, and one that watches.
+    unsafe fn watching(this: NonNull<Self>) -> *const Watching {
+        // SAFETY: Alive. It watches, so it is that.
+        unsafe { (&raw const (*(*this.as_ptr()).part.get()).watching).cast() }
+    }
+
+    /// Looks at the file, and ends the request or gives it up. In process context.
+    ///
+    /// # Safety
+    ///
+    /// The caller must own it.
+    unsafe fn look(this: NonNull<Self>) {
+        // SAFETY: Alive, for it is ours until it is given up.
+        unsafe {
+            let watching = &*Self::watching(this);
+            // Who wakes it from here on is not sure to be seen by this look.
+            let state = watching.change(0, AGAIN);
+            let mask = if state & GONE != 0 {
+                file_poll::HANGUP
+            } else if state & CANCELLED != 0 {
+                0
+            } else {
+                let events = Watch::events(Self::watch(this));
+                file_poll::look(&(*this.as_ptr()).file, events)
+            };
+            if mask != 0 || state & CANCELLED != 0 {
+                Self::end_watch(this, mask);
+            } else if !watching.give_up() {
+                // Not at once, for others want the processor, too.
+                Self::look_later(this);
+            }
+        }
+    }
+
+    /// Decides the result: `mask`, which is counted then, unless it was cancelled.
+    ///
+    /// # Safety
+    ///
+    /// The caller must own it.
+    unsafe fn decide(this: NonNull<Self>, mask: u32, counter: Counter) -> i64 {
+        // SAFETY: Alive, for it is ours.
+        if unsafe { (*Self::watching(this)).change(DECIDED, 0) } & CANCELLED != 0 {
+            ECANCELED.to_errno().into()
+        } else {
+            counter.add(1);
+            file_poll::to_user(mask).into()
+        }
+    }
+
+    /// Ends it. Any context but a wake-up of the file.
+    ///
+    /// # Safety
+    ///
+    /// The caller must own it.
+    unsafe fn end_watch(this: NonNull<Self>, mask: u32) {
+        // SAFETY: It is ours, and with it the file's half.
+        unsafe {
+            let result = Self::decide(this, mask, Counter::PolledDeferred);
+            Watch::end(Self::watch(this));
+            Self::complete(this, result);
+        }
+    }
+
+    /// Cancels it; false if it was ready before. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The caller must have a reference to it, and it watch.
+    pub(super) unsafe fn cancel_watch(this: NonNull<Self>) -> bool {
+        // SAFETY: Alive, for the caller has a reference.
+        unsafe {
+            let state = (*Self::watching(this)).change(OWNED | CANCELLED | AGAIN, 0);
+            if state & OWNED == 0 {
+                Self::end_watch(this, 0);
+            }
+            state & DECIDED == 0
+        }
+    }
+}
+
+impl Prepared {
+    /// Has it wait until the file is ready for `events` of `poll(2)`; false if it is already. From
+    /// here on there will be an event, unless this fails: with `EINVAL` if the file is never ready,
+    /// or `ENOMEM`.
+    pub(crate) fn watch(mut self, events: u16) -> Result<bool> {
+        *self.0.part.get_mut() = Part {
+            watching: ManuallyDrop::new(Watching {
+                watch: Watch::new(),
+                state: Atomic::new(OWNED),
+            }),
+        };
+        self.0.entry.get_mut().cancel = Some(Cancel::Watch);
+        let request = self.leak();
+        // SAFETY: It is ours, and both halves are, until it is given up.
+        unsafe {
+            let watch = Request::watch(request);
+            let file = &(*request.as_ptr()).file;
+            let begun = Watch::begin(watch, request, file, file_poll::from_user(events));
+            if !matches!(begun, Ok(0)) {
+                Watch::end(watch);
+                let prepared = Self(KBox::from_raw(request.as_ptr()));
+                prepared.end(file_poll::to_user(begun?).into());
+                return Ok(false);
+            }
+            Request::inflight(request).join(request);
+            if !(*Request::watching(request)).give_up() {
+                Request::look(request);
+            }
+            Request::put(request);
+        }
+        Ok(true)
+    }
+}
