@@ -38,7 +38,10 @@ use crate::{
     kernel_ext::{
         kmem_cache::KmemCache,
         mm,
-        module::ModulePin,
+        module::{
+            self,
+            ModulePin, //
+        },
         percpu_ref::PercpuRef,
         pseudo_fs::PseudoFs,
         rcu_work::RcuWork,
@@ -110,8 +113,8 @@ impl Engine {
     /// Waits until every context that was destroyed is freed, and nobody works for one any more.
     /// There must be no open file left, and nothing that they left behind, see `teardown`.
     pub(crate) fn drain(&self) {
-        // Who let the last file's release go on may still be in our code, under RCU, about to queue.
-        rcu::synchronize_rcu();
+        // Who let the last file's release go on may still be in our code, about to queue or to return.
+        module::quiesce();
         self.workers.flush();
         self.looks.flush();
         self.free_queue.flush();

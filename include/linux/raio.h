@@ -6,8 +6,9 @@
  * A file's read_iter() or write_iter() that keeps a request, that is returns
  * -EIOCBQUEUED and ends it later by ki_complete(), may hold it for long. If
  * the request is raio's, the method can say how it is cancelled. raio then
- * asks when the context of the request ends. There is no need to say that it
- * is over: a request that has ended is not asked.
+ * asks when user space wants that, or when the context of the request ends.
+ * There is no need to say that it is over: a request that has ended is not
+ * asked.
  */
 #ifndef _LINUX_RAIO_H
 #define _LINUX_RAIO_H

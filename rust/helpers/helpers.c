@@ -73,6 +73,13 @@ void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func)
 	INIT_RCU_WORK(rwork, func);
 }
 
+/* Who is preempted in our code may be so without a lock. */
+void raio_leave_module(void)
+{
+	synchronize_rcu();
+	synchronize_rcu_tasks();
+}
+
 /* An id of which xa_load() says NULL until something is stored there. */
 int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max)
 {

@@ -54,6 +54,8 @@ struct workqueue_struct *raio_alloc_workqueue(const char *name, bool reclaim);
 void raio_init_work(struct work_struct *work, work_func_t func);
 void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func);
 
+void raio_leave_module(void);
+
 int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max);
 
 const struct cred *raio_get_current_cred(void);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Keeping this module from being removed.
+//! Keeping this module from being removed, and who is still in it then.
 //!
 //! C header: `include/linux/module.h`.
 
@@ -30,4 +30,11 @@ impl Drop for ModulePin {
         // SAFETY: The reference is ours, by the type invariant.
         unsafe { bindings::module_put(this_module::<crate::LocalModule>().as_ptr()) }
     }
+}
+
+/// Waits until everybody has left our code who was in the middle of it. Those in a system call or
+/// in a worker's function aren't meant: others know of them.
+pub(crate) fn quiesce() {
+    // SAFETY: It may be called where one may sleep.
+    unsafe { bindings::raio_leave_module() }
 }
