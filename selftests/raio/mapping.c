@@ -531,6 +531,10 @@ TEST_F_TIMEOUT(mapping, moves_while_used, 120)
 	while (!__atomic_load_n(&s.stop, __ATOMIC_ACQUIRE)) {
 		ASSERT_EQ(0, move(place[moves % 2], self->size, place[(moves + 1) % 2]));
 		moves++;
+		/* The first isn't told of before somebody has met it. */
+		while (!__atomic_load_n(&s.missed, __ATOMIC_RELAXED) &&
+		       !__atomic_load_n(&s.stop, __ATOMIC_ACQUIRE))
+			sched_yield();
 		__atomic_store_n(&s.ctx, (aio_context_t)place[moves % 2], __ATOMIC_RELEASE);
 		sched_yield();
 	}

@@ -555,6 +555,7 @@ TEST_F(held, ended_requests_are_not_cancelled)
 /* Cancelled at the moment at which they end: each ends once. */
 
 #define RACE_NS		2000000000LL
+#define MIN_ROUNDS	10	/* also where a round takes long */
 
 struct racer {
 	const struct aio_ops *ops;
@@ -597,7 +598,7 @@ static void *race_thread(void *data)
 	w.fd = open(testdev_path("c0"), O_RDONLY | O_CLOEXEC);
 	w.buf = map_pages(EVENTS * LEN);
 	w.aio.dev = r->ops->open();
-	while (r->rounds < 1000 && now_ns() < r->until) {
+	while (r->rounds <= MIN_ROUNDS || (r->rounds < 1000 && now_ns() < r->until)) {
 		long long begin = now_ns();
 
 		w.aio.ctx = 0;
@@ -645,7 +646,6 @@ static void race(struct __test_metadata *_metadata, struct work *w, bool timed)
 	for (i = 0; i < 2; i++) {
 		pthread_join(thread[i], NULL);
 		EXPECT_EQ(0, racer[i].wrong);
-		EXPECT_LT(10, racer[i].rounds);
 	}
 	rounds = racer[0].rounds + racer[1].rounds;
 	testdev_cmd("c0 wait ended %u", rounds * EVENTS);
@@ -971,7 +971,8 @@ TEST_F(many, take_one_delay)
 	if (variant->by == BY_KILL)
 		kill(pid, SIGKILL);
 	expect_ended(_metadata, pid, variant->by);
-	EXPECT_GT(8 * MANY_DELAY_MS * 1000000LL, now_ns() - begin);
+	/* A busy host has to be as slow as that to be taken for it. */
+	EXPECT_GT(MANY / 2 * MANY_DELAY_MS * 1000000LL, now_ns() - begin);
 	EXPECT_LE(MANY_DELAY_MS * 1000000LL, now_ns() - begin);
 	testdev_cmd("c0 wait ended %d", MANY);
 	EXPECT_EQ(MANY, testdev_stat("c0", "ended"));
