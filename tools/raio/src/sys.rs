@@ -9,7 +9,7 @@ include!(concat!(env!("OUT_DIR"), "/sys.rs"));
 
 impl raio_stats {
     /// Every counter with its name.
-    pub fn counters(&self) -> [(&'static str, u64); 18] {
+    pub fn counters(&self) -> [(&'static str, u64); 20] {
         // No `..`: a counter that the header gets has to be added here.
         let raio_stats {
             flags: _,
@@ -32,6 +32,8 @@ impl raio_stats {
             killed_waits,
             second_destroys,
             abandoned,
+            polled_inline,
+            polled_deferred,
         } = *self;
         [
             ("setups", setups),
@@ -52,6 +54,8 @@ impl raio_stats {
             ("killed_waits", killed_waits),
             ("second_destroys", second_destroys),
             ("abandoned", abandoned),
+            ("polled_inline", polled_inline),
+            ("polled_deferred", polled_deferred),
         ]
     }
 }
