@@ -150,6 +150,19 @@ pub unsafe fn getevents(fd: RawFd, arg: &mut raio_getevents) -> io::Result<c_int
     unsafe { ioctl(fd, RAIO_IOC_GETEVENTS, arg) }
 }
 
+/// `RAIO_IOC_CANCEL`: cancels a request that is in flight. Its event comes as
+/// every other.
+///
+/// # Errors
+///
+/// `EAGAIN` if it goes on, `EINVAL` if there is no such request; see the
+/// [module](self).
+#[inline]
+pub fn cancel(fd: RawFd, arg: &mut raio_cancel) -> io::Result<c_int> {
+    // SAFETY: the kernel writes to no memory but by the request, sooner.
+    unsafe { ioctl(fd, RAIO_IOC_CANCEL, arg) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,6 +192,7 @@ mod tests {
             (RAIO_IOC_DESTROY, size_of::<raio_destroy>()),
             (RAIO_IOC_SUBMIT, size_of::<raio_submit>()),
             (RAIO_IOC_GETEVENTS, size_of::<raio_getevents>()),
+            (RAIO_IOC_CANCEL, size_of::<raio_cancel>()),
         ] {
             assert_eq!((nr >> 16) as usize & 0x3fff, size);
             assert_eq!((nr >> 8) as u32 & 0xff, RAIO_IOC_MAGIC);
