@@ -9,9 +9,6 @@
 //! does it too: the ring and the timeout in `io_getevents`, and the context
 //! in [`io_queue_init`].
 //!
-//! What raio doesn't do yet: `io_cancel` returns `-EINVAL`, as kernel AIO
-//! does for a request that can't be cancelled.
-//!
 //! `RAIO_DEVICE` names another device. With `RAIO_FALLBACK=1` a process that
 //! finds no device uses the kernel's own AIO; without, `io_setup` returns
 //! `-ENOSYS` and says on stderr, once, what is missing. Both are ignored in
@@ -189,11 +186,12 @@ pub unsafe extern "C" fn io_submit(ctx: Context, nr: c_long, iocbs: *mut *mut io
     }
 }
 
-/// `io_cancel`, io_cancel(2): over raio, no request can be cancelled yet.
+/// `io_cancel`, io_cancel(2): cancels a request, which is told by
+/// `-EINPROGRESS`. Its event is not stored at `event` but comes as every other.
 ///
 /// # Safety
 ///
-/// `event` must be the address of an event that may be written to, or of none.
+/// None beyond the type.
 #[no_mangle]
 pub unsafe extern "C" fn raio_io_cancel_0_4(
     ctx: Context,
@@ -202,9 +200,20 @@ pub unsafe extern "C" fn raio_io_cancel_0_4(
 ) -> c_int {
     let _errno = Errno::keep();
     match device::mode() {
-        Mode::Device(_) | Mode::None => EINVAL,
+        Mode::Device(fd) => {
+            let mut arg = raio_cancel {
+                ctx: address(ctx),
+                iocb: address(iocb),
+                ..Default::default()
+            };
+            match returned(fd, raw::cancel(fd, &mut arg)) {
+                0 => -libc::EINPROGRESS,
+                error => error,
+            }
+        }
         // SAFETY: the caller's promise.
         Mode::KernelAio => unsafe { aio::cancel(ctx, iocb, event) },
+        Mode::None => EINVAL,
     }
 }
 

@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,6 +79,20 @@ static struct iocb request(int opcode, int fd, void *data)
 	};
 }
 
+/* A request that ends when it is cancelled: nobody writes to the pipe. */
+static struct iocb endless(void)
+{
+	int fds[2];
+
+	if (pipe(fds))
+		exit(2);
+	return (struct iocb) {
+		.aio_lio_opcode = IOCB_CMD_POLL,
+		.aio_fildes = fds[0],
+		.aio_buf = POLLIN,
+	};
+}
+
 /* A write and a read of what was written, with what is around them. */
 static void rw(void)
 {
@@ -118,6 +133,14 @@ static void rw(void)
 	sigemptyset(&mask);
 	CHECK(io_pgetevents(ctx, 1, 1, &event, &second, &mask), -EINTR);
 	CHECK(__atomic_load_n(&signals, __ATOMIC_RELAXED), 1);
+
+	iocb = endless();
+	CHECK(io_submit(ctx, 1, &iocbs), 1);
+	CHECK(io_cancel(ctx, &iocb, NULL), -EINPROGRESS);
+	CHECK(io_getevents(ctx, 1, 1, &event, NULL), 1);
+	CHECK(event.obj == (unsigned long)&iocb, 1);
+	CHECK(io_cancel(ctx, &iocb, NULL), -EINVAL);
+	CHECK(io_cancel(ctx, (void *)8, NULL), -EFAULT);
 
 	/* An error of the request's file is not taken for one of the device's. */
 	iocb = request(IOCB_CMD_PREAD, 999, "r");
@@ -167,6 +190,10 @@ static void old(void)
 	CHECK(getevents(ctx, 1, &event, NULL), 1);
 	CHECK(getevents(ctx, 1, &event, &ms), 0);
 	CHECK(cancel(ctx, &iocb), -EINVAL);
+	iocb = endless();
+	CHECK(io_submit(ctx, 1, iocbs), 1);
+	CHECK(cancel(ctx, &iocb), -EINPROGRESS);
+	CHECK(getevents(ctx, 1, &event, NULL), 1);
 	CHECK(io_queue_release(ctx), 0);
 }
 

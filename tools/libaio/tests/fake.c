@@ -22,6 +22,7 @@ int ioctl(int fd, unsigned long nr, ...)
 	struct raio_getevents *getevents;
 	unsigned long sigset[2];
 	struct raio_destroy *destroy;
+	struct raio_cancel *cancel;
 	struct raio_submit *submit;
 	struct raio_setup *setup;
 	struct stat st;
@@ -64,6 +65,10 @@ int ioctl(int fd, unsigned long nr, ...)
 		return syscall(SYS_io_pgetevents, getevents->ctx,
 			       getevents->min_nr, getevents->nr,
 			       getevents->events, getevents->timeout, sigset);
+	case RAIO_IOC_CANCEL:
+		cancel = arg;
+		ret = syscall(SYS_io_cancel, cancel->ctx, cancel->iocb, NULL);
+		return ret == -1 && errno == EINPROGRESS ? 0 : ret;
 	}
 	errno = ENOTTY;
 	return -1;
