@@ -7,7 +7,7 @@
 
 #![allow(clippy::missing_safety_doc)]
 
-use crate::Context;
+use crate::{syscall, Context};
 use raio::sys::*;
 use std::{
     ffi::{c_int, c_long},
@@ -17,17 +17,28 @@ use std::{
 /// The size of the kernel's signal masks: a bit for each of 64 signals.
 pub const SIGSETSIZE: usize = 64 / 8;
 
+/// `struct __aio_sigset`.
+#[repr(C)]
+pub struct SigSet {
+    pub mask: *const libc::sigset_t,
+    pub size: usize,
+}
+
+impl Default for SigSet {
+    fn default() -> Self {
+        Self {
+            mask: ptr::null(),
+            size: SIGSETSIZE,
+        }
+    }
+}
+
 /// # Safety
 ///
 /// As for the system call.
 unsafe fn call(nr: u32, args: [usize; 6]) -> c_int {
-    let [a, b, c, d, e, f] = args;
     // SAFETY: the caller's promise.
-    match unsafe { libc::syscall(nr.into(), a, b, c, d, e, f) } {
-        // SAFETY: it points to the thread's own.
-        -1 => unsafe { -*libc::__errno_location() },
-        n => n as c_int,
-    }
+    unsafe { syscall::call(nr as c_long, args.map(|arg| arg as c_long)) as c_int }
 }
 
 pub unsafe fn setup(maxevents: c_int, ctxp: *mut Context) -> c_int {
@@ -78,25 +89,15 @@ pub unsafe fn pgetevents(
     nr: c_long,
     events: *mut io_event,
     timeout: *const libc::timespec,
-    sigmask: *const libc::sigset_t,
+    sigset: &SigSet,
 ) -> c_int {
-    /// `struct __aio_sigset`.
-    #[repr(C)]
-    struct SigSet {
-        mask: *const libc::sigset_t,
-        size: usize,
-    }
-    let sigset = SigSet {
-        mask: sigmask,
-        size: SIGSETSIZE,
-    };
     let args = [
         ctx as usize,
         min_nr as usize,
         nr as usize,
         events as usize,
         timeout as usize,
-        ptr::from_ref(&sigset) as usize,
+        ptr::from_ref(sigset) as usize,
     ];
     // SAFETY: the caller's promise.
     unsafe { call(__NR_io_pgetevents, args) }

@@ -9,6 +9,8 @@
 //! does it too: the ring and the timeout in `io_getevents`, and the context
 //! in [`io_queue_init`].
 //!
+//! `syscall()` of the C library is here too, see `syscall.rs`.
+//!
 //! `RAIO_DEVICE` names another device. With `RAIO_FALLBACK=1` a process that
 //! finds no device uses the kernel's own AIO; without, `io_setup` returns
 //! `-ENOSYS` and says on stderr, once, what is missing. Both are ignored in
@@ -21,7 +23,9 @@
 
 mod aio;
 mod device;
+mod syscall;
 
+use aio::SigSet;
 use device::Mode;
 use raio::{raw, ring::is_empty_ring, sys::*};
 use std::{
@@ -139,6 +143,44 @@ unsafe fn getevents(
     unsafe { io_pgetevents(ctx, min_nr, nr, events, timeout, ptr::null()) }
 }
 
+/// # Safety
+///
+/// As for [`io_pgetevents`].
+unsafe fn wait(
+    ctx: Context,
+    min_nr: c_long,
+    nr: c_long,
+    events: *mut io_event,
+    timeout: *const libc::timespec,
+    sigset: &SigSet,
+) -> c_int {
+    let _errno = Errno::keep();
+    match device::mode() {
+        Mode::Device(fd) => {
+            let mut arg = raio_getevents {
+                ctx: address(ctx),
+                min_nr: min_nr as i64,
+                nr: nr as i64,
+                events: address(events),
+                timeout: address(timeout),
+                sigmask: address(sigset.mask),
+                // Larger ones are as wrong as the largest.
+                sigsetsize: sigset.size.try_into().unwrap_or(u32::MAX),
+                ..Default::default()
+            };
+            // SAFETY: the caller's promise.
+            returned(fd, unsafe { raw::getevents(fd, &mut arg) })
+        }
+        // SAFETY: the caller's promise.
+        Mode::KernelAio if sigset.mask.is_null() => unsafe {
+            aio::getevents(ctx, min_nr, nr, events, timeout)
+        },
+        // SAFETY: the caller's promise.
+        Mode::KernelAio => unsafe { aio::pgetevents(ctx, min_nr, nr, events, timeout, sigset) },
+        Mode::None => EINVAL,
+    }
+}
+
 /// io_setup(2): makes a context for `maxevents` requests.
 ///
 /// # Safety
@@ -250,30 +292,12 @@ pub unsafe extern "C" fn io_pgetevents(
     timeout: *const libc::timespec,
     sigmask: *const libc::sigset_t,
 ) -> c_int {
-    let _errno = Errno::keep();
-    match device::mode() {
-        Mode::Device(fd) => {
-            let mut arg = raio_getevents {
-                ctx: address(ctx),
-                min_nr: min_nr as i64,
-                nr: nr as i64,
-                events: address(events),
-                timeout: address(timeout),
-                sigmask: address(sigmask),
-                sigsetsize: aio::SIGSETSIZE as u32,
-                ..Default::default()
-            };
-            // SAFETY: the caller's promise.
-            returned(fd, unsafe { raw::getevents(fd, &mut arg) })
-        }
-        // SAFETY: the caller's promise.
-        Mode::KernelAio if sigmask.is_null() => unsafe {
-            aio::getevents(ctx, min_nr, nr, events, timeout)
-        },
-        // SAFETY: the caller's promise.
-        Mode::KernelAio => unsafe { aio::pgetevents(ctx, min_nr, nr, events, timeout, sigmask) },
-        Mode::None => EINVAL,
-    }
+    let sigset = SigSet {
+        mask: sigmask,
+        ..Default::default()
+    };
+    // SAFETY: the caller's promise.
+    unsafe { wait(ctx, min_nr, nr, events, timeout, &sigset) }
 }
 
 /// io_queue_init(3): makes a context.

@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,11 +34,14 @@ int io_queue_release(aio_context_t ctx);
 int io_queue_run(aio_context_t ctx);
 int io_queue_wait(aio_context_t ctx, struct timespec *timeout);
 
-#define CHECK(is, should) do {						\
+/* What should be in errno afterwards is 77, as before. */
+#define CHECK(is, should)	CHECK_ERRNO(is, should, 77)
+
+#define CHECK_ERRNO(is, should, error) do {						\
 	long is_, should_ = (should);					\
 	errno = 77;							\
 	is_ = (is);							\
-	if (is_ != should_ || errno != 77) {				\
+	if (is_ != should_ || errno != (error)) {			\
 		fprintf(stderr, "line %d: %s: %ld, not %ld; errno %d\n", \
 			__LINE__, #is, is_, should_, errno);		\
 		exit(1);						\
@@ -197,6 +202,67 @@ static void old(void)
 	CHECK(io_queue_release(ctx), 0);
 }
 
+/* The system calls, made by hand; and others, which are none of libaio's. */
+static void direct(void)
+{
+	struct timespec zero = { 0 }, second = { .tv_sec = 1 };
+	struct { sigset_t *mask; size_t size; } sigset = { NULL, 8 };
+	struct io_event event = { 0 };
+	struct iocb iocb, *iocbs = &iocb;
+	aio_context_t ctx = 0;
+	int fd = temporary();
+	sigset_t mask;
+	char *mapped;
+
+	CHECK_ERRNO(syscall(SYS_io_setup, -1, &ctx), -1, EINVAL);
+	CHECK_ERRNO(syscall(SYS_io_setup, 8, 8), -1, EFAULT);
+	CHECK(syscall(SYS_io_setup, 8, &ctx), 0);
+	memset(buffer, 'x', sizeof(buffer));
+	iocb = request(IOCB_CMD_PWRITE, fd, "w");
+	CHECK(syscall(SYS_io_submit, ctx, 1, &iocbs), 1);
+	CHECK(syscall(SYS_io_getevents, ctx, 1, 1, &event, NULL), 1);
+	CHECK(event.res, sizeof(buffer));
+	CHECK(syscall(SYS_io_getevents, ctx, 1, 1, &event, &zero), 0);
+	CHECK_ERRNO(syscall(SYS_io_getevents, 0, 1, 1, &event, &zero), -1,
+		    EINVAL);
+	CHECK_ERRNO(syscall(SYS_io_submit, ctx, 1, 8), -1, EFAULT);
+
+	iocb = endless();
+	CHECK(syscall(SYS_io_submit, ctx, 1, &iocbs), 1);
+	CHECK(syscall(SYS_io_pgetevents, ctx, 1, 1, &event, &zero, NULL), 0);
+	CHECK(syscall(SYS_io_pgetevents, ctx, 1, 1, &event, &zero, &sigset), 0);
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGUSR1);
+	CHECK(sigprocmask(SIG_BLOCK, &mask, NULL), 0);
+	signal(SIGUSR1, handled);
+	CHECK(raise(SIGUSR1), 0);
+	sigset.mask = &mask;
+	CHECK(syscall(SYS_io_pgetevents, ctx, 1, 1, &event, &zero, &sigset), 0);
+	sigemptyset(&mask);
+	CHECK_ERRNO(syscall(SYS_io_pgetevents, ctx, 1, 1, &event, &second,
+			    &sigset), -1, EINTR);
+	CHECK(__atomic_load_n(&signals, __ATOMIC_RELAXED), 1);
+	sigset.size = 4;
+	CHECK_ERRNO(syscall(SYS_io_pgetevents, ctx, 1, 1, &event, &zero,
+			    &sigset), -1, EINVAL);
+	CHECK_ERRNO(syscall(SYS_io_cancel, ctx, &iocb, &event), -1,
+		    EINPROGRESS);
+	CHECK(syscall(SYS_io_pgetevents, ctx, 1, 1, &event, NULL, NULL), 1);
+	CHECK(event.obj == (unsigned long)&iocb, 1);
+	CHECK(syscall(SYS_io_destroy, ctx), 0);
+	CHECK_ERRNO(syscall(SYS_io_destroy, ctx), -1, EINVAL);
+
+	/* All six arguments arrive, and a result that is no int comes back. */
+	mapped = (char *)syscall(SYS_mmap, NULL, 4096, PROT_READ, MAP_SHARED,
+				 fd, 0);
+	CHECK(*mapped, 'x');
+	CHECK((long)mapped == (int)(long)mapped, 0);
+	CHECK_ERRNO(syscall(SYS_mmap, NULL, 4096, PROT_READ, MAP_SHARED, fd, 1),
+		    -1, EINVAL);
+	CHECK(syscall(SYS_getpid), getpid());
+	CHECK_ERRNO(syscall(-1), -1, ENOSYS);
+}
+
 /* A child has no contexts, and can make its own. */
 static void forks(void)
 {
@@ -271,6 +337,9 @@ static void fails(void)
 	CHECK(io_pgetevents(ctx, 0, 1, &event, &zero, NULL), -EINVAL);
 	CHECK(io_cancel(ctx, NULL, NULL), -EINVAL);
 	CHECK(io_destroy(ctx), -EINVAL);
+
+	CHECK_ERRNO(syscall(SYS_io_setup, 8, &ctx), -1, ENOSYS);
+	CHECK_ERRNO(syscall(SYS_io_submit, ctx, 0, NULL), -1, EINVAL);
 }
 
 int main(int argc, char **argv)
@@ -280,7 +349,7 @@ int main(int argc, char **argv)
 		void (*run)(void);
 	} tests[] = {
 		{ "rw", rw }, { "old", old }, { "forks", forks },
-		{ "closes", closes }, { "fails", fails },
+		{ "closes", closes }, { "direct", direct }, { "fails", fails },
 	};
 	const int *fake_calls;
 

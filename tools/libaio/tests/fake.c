@@ -2,9 +2,11 @@
 /*
  * A device for hosts that have none: preloaded, it makes /dev/null answer
  * raio's ioctls, by the kernel's own AIO. Relies on libaio.so.1 calling
- * ioctl() of the C library.
+ * ioctl() of the C library, and asks that itself for its syscall(), for
+ * libaio.so.1 has one too.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -16,6 +18,13 @@
 #include <linux/raio.h>
 
 int fake_calls;
+
+static long (*libc_syscall)(long nr, ...);
+
+__attribute__((constructor)) static void find_syscall(void)
+{
+	libc_syscall = dlsym(dlopen("libc.so.6", RTLD_LAZY), "syscall");
+}
 
 int ioctl(int fd, unsigned long nr, ...)
 {
@@ -47,27 +56,29 @@ int ioctl(int fd, unsigned long nr, ...)
 		return 0;
 	case RAIO_IOC_SETUP:
 		setup = arg;
-		ret = syscall(SYS_io_setup, setup->nr_events, setup->ctxp);
+		ret = libc_syscall(SYS_io_setup, setup->nr_events, setup->ctxp);
 		if (!ret)
 			setup->ctx = *(aio_context_t *)setup->ctxp;
 		return ret;
 	case RAIO_IOC_DESTROY:
 		destroy = arg;
-		return syscall(SYS_io_destroy, destroy->ctx);
+		return libc_syscall(SYS_io_destroy, destroy->ctx);
 	case RAIO_IOC_SUBMIT:
 		submit = arg;
-		return syscall(SYS_io_submit, submit->ctx, submit->nr,
-			       submit->iocbs);
+		return libc_syscall(SYS_io_submit, submit->ctx, submit->nr,
+				    submit->iocbs);
 	case RAIO_IOC_GETEVENTS:
 		getevents = arg;
 		sigset[0] = getevents->sigmask;
 		sigset[1] = getevents->sigsetsize;
-		return syscall(SYS_io_pgetevents, getevents->ctx,
-			       getevents->min_nr, getevents->nr,
-			       getevents->events, getevents->timeout, sigset);
+		return libc_syscall(SYS_io_pgetevents, getevents->ctx,
+				    getevents->min_nr, getevents->nr,
+				    getevents->events, getevents->timeout,
+				    sigset);
 	case RAIO_IOC_CANCEL:
 		cancel = arg;
-		ret = syscall(SYS_io_cancel, cancel->ctx, cancel->iocb, NULL);
+		ret = libc_syscall(SYS_io_cancel, cancel->ctx, cancel->iocb,
+				   NULL);
 		return ret == -1 && errno == EINPROGRESS ? 0 : ret;
 	}
 	errno = ENOTTY;
