@@ -50,6 +50,9 @@ test: ## all tests; the last line counts them
 test-full: ## all tests, on more kinds of guests
 	scripts/test --full
 
+conformance: ## libaio's own tests on kernel AIO and on raio: the same verdicts
+	scripts/conformance
+
 mutants: ## put old bugs back one by one; the tests must notice (M=NAME: that one)
 	scripts/mutants $(M)
 
@@ -79,5 +82,5 @@ clean: ## remove what was built here (the cache stays)
 		-name '.*.cmd' -o -name modules.order -o -name Module.symvers -o \
 		-name bindings_generated.rs \) -not -path './.git/*' -delete
 
-.PHONY: modules modules_install help prepare kernels module tools demo bench model test test-full mutants \
+.PHONY: modules modules_install help prepare kernels module tools demo bench model test test-full conformance mutants \
 	guest vng clippy lint rustfmt-check doc clean
