@@ -28,6 +28,7 @@
 //! Who sees no other was last. To look first saves the subtraction in the usual cases.
 
 mod inflight;
+mod ownership;
 mod watching;
 mod workers;
 

@@ -3,16 +3,8 @@
 //! Requests that wait for a file to be ready, without a task.
 //!
 //! Such a request is woken from within its file, often several at the same time and with locks held.
-//! One of those who have something to do with it owns it, and so may look at the file, end the
-//! watch, or have both done by a worker; others only leave word. What there is to say is in `state`:
-//!
-//! * [`OWNED`]: somebody does. Who sets it does, and hands it over or clears it.
-//! * [`AGAIN`]: it was woken since the owner has begun to look, who can't give it up before it has
-//!   looked again. So nothing that was told is lost.
-//! * [`CANCELLED`], [`GONE`]: it is cancelled; its file tells nothing more. For good.
-//! * [`DECIDED`]: what its result is. Who cancels it before has done so, and who comes later has not.
-//!
-//! All changes of `state` are full barriers: who leaves word has changed what the owner will look at.
+//! One of those who have something to do with it owns it, see [`ownership`], and so may look at the
+//! file, end the watch, or have both done by a worker.
 //!
 //! # Where it ends
 //!
@@ -26,6 +18,10 @@
 
 use super::{
     inflight::Cancel,
+    ownership::{
+        self,
+        Ownership, //
+    },
     Ended,
     Part,
     Prepared,
@@ -52,44 +48,12 @@ use core::{
     },
     ptr::NonNull,
 };
-use kernel::{
-    prelude::*,
-    sync::atomic::{
-        Atomic,
-        Full,
-        Relaxed, //
-    },
-};
-
-const OWNED: u32 = 1 << 0;
-const AGAIN: u32 = 1 << 1;
-const CANCELLED: u32 = 1 << 2;
-const GONE: u32 = 1 << 3;
-const DECIDED: u32 = 1 << 4;
+use kernel::prelude::*;
 
 /// A request's part of this.
 pub(super) struct Watching {
     watch: Watch<Request>,
-    state: Atomic<u32>,
-}
-
-impl Watching {
-    /// Sets some bits and clears others; returns what there was.
-    fn change(&self, set: u32, clear: u32) -> u32 {
-        // Relaxed: to be compared with.
-        let mut state = self.state.load(Relaxed);
-        loop {
-            match self.state.cmpxchg(state, (state | set) & !clear, Full) {
-                Ok(was) => return was,
-                Err(now) => state = now,
-            }
-        }
-    }
-
-    /// Gives it up, unless there is something to say. It may be gone when this returns true.
-    fn give_up(&self) -> bool {
-        self.state.cmpxchg(OWNED, 0, Full).is_ok()
-    }
+    ownership: Ownership,
 }
 
 const LOOK: u64 = 1;
@@ -123,9 +87,8 @@ unsafe impl Watcher for Request {
     }
 
     unsafe fn claim(this: NonNull<Self>, gone: bool) -> bool {
-        let word = if gone { AGAIN | GONE } else { AGAIN };
         // SAFETY: It watches, so it is alive.
-        unsafe { (*Self::watching(this)).change(OWNED | word, 0) & OWNED == 0 }
+        unsafe { (*Self::watching(this)).ownership.claim(gone) }
     }
 
     unsafe fn look_later(this: NonNull<Self>) {
@@ -162,20 +125,19 @@ impl Request {
     unsafe fn look(this: NonNull<Self>) {
         // SAFETY: Alive, for it is ours until it is given up.
         unsafe {
-            let watching = &*Self::watching(this);
-            // Who wakes it from here on is not sure to be seen by this look.
-            let state = watching.change(0, AGAIN);
-            let mask = if state & GONE != 0 {
+            let ownership = &(*Self::watching(this)).ownership;
+            let told = ownership.look();
+            let mask = if told.gone {
                 file_poll::HANGUP
-            } else if state & CANCELLED != 0 {
+            } else if told.cancelled {
                 0
             } else {
                 let events = Watch::events(Self::watch(this));
                 file_poll::look(&(*this.as_ptr()).file, events)
             };
-            if mask != 0 || state & CANCELLED != 0 {
+            if mask != 0 || told.cancelled {
                 Self::end_watch(this, mask);
-            } else if !watching.give_up() {
+            } else if !ownership.give_up() {
                 // Not at once, for others want the processor, too.
                 Self::look_later(this);
             }
@@ -189,7 +151,7 @@ impl Request {
     /// The caller must own it.
     unsafe fn decide(this: NonNull<Self>, mask: u32, counter: Counter) -> i64 {
         // SAFETY: Alive, for it is ours.
-        if unsafe { (*Self::watching(this)).change(DECIDED, 0) } & CANCELLED != 0 {
+        if unsafe { (*Self::watching(this)).ownership.decide() } {
             ECANCELED.to_errno().into()
         } else {
             counter.add(1);
@@ -219,11 +181,11 @@ impl Request {
     pub(super) unsafe fn cancel_watch(this: NonNull<Self>) -> bool {
         // SAFETY: Alive, for the caller has a reference.
         unsafe {
-            let state = (*Self::watching(this)).change(OWNED | CANCELLED | AGAIN, 0);
-            if state & OWNED == 0 {
+            let cancel = (*Self::watching(this)).ownership.cancel();
+            if cancel == ownership::Cancel::Ours {
                 Self::end_watch(this, 0);
             }
-            state & DECIDED == 0
+            cancel != ownership::Cancel::TooLate
         }
     }
 }
@@ -236,7 +198,7 @@ impl Prepared {
         *self.0.part.get_mut() = Part {
             watching: ManuallyDrop::new(Watching {
                 watch: Watch::new(),
-                state: Atomic::new(OWNED),
+                ownership: Ownership::ours(),
             }),
         };
         self.0.entry.get_mut().cancel = Some(Cancel::Watch);
@@ -253,7 +215,7 @@ impl Prepared {
                 return Ok(false);
             }
             Request::inflight(request).join(request);
-            if !(*Request::watching(request)).give_up() {
+            if !(*Request::watching(request)).ownership.give_up() {
                 Request::look(request);
             }
             Request::put(request);

@@ -9,7 +9,14 @@
 //! The wait queue is that of `rust/kernel_ext/wait.rs` as its documentation
 //! has it: in particular [`Queue::any`](tests) has no order of its own, and
 //! the sleeper's barrier comes after it is queued.
+//!
+//! `rust/request/ownership.rs` has the same done to it, in `poll.rs`.
 
+#[cfg(test)]
+#[path = "../../../rust/request/ownership.rs"]
+mod ownership;
+#[cfg(test)]
+mod poll;
 #[cfg(test)]
 #[path = "../../../rust/ring/protocol.rs"]
 mod protocol;

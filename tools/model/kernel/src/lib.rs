@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-//! As much of the kernel crate as `rust/ring/protocol.rs` uses, over loom's
-//! atomics, so that the same file can be compiled for the model. Each order
+//! As much of the kernel crate as `rust/ring/protocol.rs` and
+//! `rust/request/ownership.rs` use, over loom's atomics, so that the same files
+//! can be compiled for the model. Each order
 //! can be left out, to see that the model notices.
 
 use std::cell::Cell;
@@ -16,6 +17,8 @@ pub enum Without {
     Acquire,
     /// `smp_mb()` does nothing.
     Barrier,
+    /// Fully ordered exchanges have no order.
+    Full,
 }
 
 thread_local! {
@@ -49,8 +52,10 @@ pub mod sync {
         pub struct Acquire;
         /// See the kernel.
         pub struct Release;
-        /// See the kernel. The protocol has no use for it, but some mutants.
+        /// See the kernel.
         pub struct Relaxed;
+        /// See the kernel.
+        pub struct Full;
 
         impl Order for Acquire {
             fn order() -> Ordering {
@@ -78,6 +83,16 @@ pub mod sync {
             }
         }
 
+        impl Order for Full {
+            fn order() -> Ordering {
+                if has(Without::Full) {
+                    Ordering::SeqCst
+                } else {
+                    Ordering::Relaxed
+                }
+            }
+        }
+
         /// See the kernel; of `u32` only.
         #[derive(Debug)]
         pub struct Atomic<T>(AtomicU32, std::marker::PhantomData<T>);
@@ -91,6 +106,14 @@ pub mod sync {
             /// See the kernel.
             pub fn load<O: Order>(&self, _: O) -> u32 {
                 self.0.load(O::order())
+            }
+
+            /// See the kernel.
+            #[allow(clippy::missing_errors_doc)]
+            pub fn cmpxchg<O: Order>(&self, old: u32, new: u32, _: O) -> Result<u32, u32> {
+                // The kernel's has no order if it fails.
+                self.0
+                    .compare_exchange(old, new, O::order(), Ordering::Relaxed)
             }
 
             /// See the kernel.
