@@ -583,38 +583,35 @@ static void memory_rounds(struct __test_metadata *_metadata, struct aio *aio, st
 	ASSERT_EQ(0, write_str("/proc/sys/vm/drop_caches", "3"));
 }
 
-static unsigned long node_pages(int node, const char *key)
+/* Of all nodes. */
+static long all_pages(const char *key)
 {
-	char dir[64];
-
-	snprintf(dir, sizeof(dir), "/sys/devices/system/node/node%d", node);
-	return cgroup_read(dir, "vmstat", key);
+	return cgroup_read("/proc", "vmstat", key);
 }
 
 TEST_F_TIMEOUT(memory, stays, TIMEOUT)
 {
 	static const char *const key[] = { "nr_file_pages", "nr_free_pages" };
-	long before[2][2], change;
 	const unsigned long rounds = 200;
-	/* Others come and go too, and KASAN keeps what was freed for a while. */
-	const unsigned long most = 10 * rounds;
-	unsigned int i, node;
+	unsigned long most;
+	long change[2];
+	unsigned int i;
 
 	memory_rounds(_metadata, &self->aio, &self->mover, 20);
-	for (node = 0; node < 2; node++)
-		for (i = 0; i < 2; i++)
-			before[node][i] = node_pages(node, key[i]);
+	for (i = 0; i < 2; i++)
+		change[i] = -all_pages(key[i]);
 	self->mover.moved = 0;
 	memory_rounds(_metadata, &self->aio, &self->mover, rounds);
-	/* Were one of five kept, it would be seen. */
 	EXPECT_LE(rounds * 64 * 9 / 10, self->mover.moved);
-	for (node = 0; node < 2; node++) {
-		for (i = 0; i < 2; i++) {
-			change = node_pages(node, key[i]) - before[node][i];
-			EXPECT_GT(most, labs(change));
-			TH_LOG("node %u, %s: %+ld after %lu pages moved", node, key[i], change,
-			       self->mover.moved);
-		}
+	/*
+	 * Others come and go too, processors keep some, and KASAN what was
+	 * freed. Were one of five kept, it would be seen.
+	 */
+	most = self->mover.moved / 8;
+	for (i = 0; i < 2; i++) {
+		change[i] += all_pages(key[i]);
+		EXPECT_GT(most, labs(change[i]));
+		TH_LOG("%s: %+ld after %lu pages moved", key[i], change[i], self->mover.moved);
 	}
 }
 
