@@ -41,6 +41,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <time.h>
 
@@ -193,6 +194,30 @@ static inline long raio_live(void)
 }
 
 /* The calls of the kernel. */
+
+/* preadv2(2), pwritev2(2) and the syncs, as their IOCB_CMD_* calls them. */
+static inline long kernel_rw(int opcode, int fd, const void *buf, unsigned long len, long long pos,
+			     unsigned int flags)
+{
+	const struct iovec one = { .iov_base = (void *)buf, .iov_len = len };
+	const unsigned long low = pos, high = pos >> 32;
+
+	switch (opcode) {
+	case IOCB_CMD_PREAD:
+		return ret_errno(syscall(__NR_preadv2, fd, &one, 1UL, low, high, flags));
+	case IOCB_CMD_PWRITE:
+		return ret_errno(syscall(__NR_pwritev2, fd, &one, 1UL, low, high, flags));
+	case IOCB_CMD_PREADV:
+		return ret_errno(syscall(__NR_preadv2, fd, buf, len, low, high, flags));
+	case IOCB_CMD_PWRITEV:
+		return ret_errno(syscall(__NR_pwritev2, fd, buf, len, low, high, flags));
+	case IOCB_CMD_FSYNC:
+		return ret_errno(fsync(fd));
+	case IOCB_CMD_FDSYNC:
+		return ret_errno(fdatasync(fd));
+	}
+	return -EINVAL;
+}
 
 static inline int kernel_open(void)
 {
@@ -428,6 +453,15 @@ static inline long aio_run(struct __test_metadata *_metadata, struct aio *aio, s
 	EXPECT_EQ(0, aio_poll(aio, 2, ev + 1));
 	*res = ev[0].res;
 	return 0;
+}
+
+/* What preadv2(2) would return: the error with which it was refused, or its result. */
+static inline long long aio_result(struct __test_metadata *_metadata, struct aio *aio,
+				   struct iocb *io)
+{
+	long long res = 0;
+
+	return aio_run(_metadata, aio, io, &res) ?: res;
 }
 
 /* One request that has to be refused with @err, */

@@ -181,4 +181,7 @@ static inline int __testdev_open(struct __test_metadata *_metadata, const char *
 /* A device, opened for reading and writing. Disks want O_DIRECT, or they are cached. */
 #define testdev_open(dev, flags) __testdev_open(_metadata, (dev), (flags))
 
+/* The same without a cache, of either kind. */
+#define testdev_open_direct(dev) testdev_open((dev), (dev)[0] == 'b' ? O_DIRECT : 0)
+
 #endif /* RAIO_TESTDEV_H */

@@ -323,8 +323,6 @@ TEST_F(rw, not_aligned)
 		{ 1, 512, 0 }, { 2, 4096, 4096 }, { 3, 513, 7 }, { 4, 512, 0 }, { 8, 512, 0 },
 		{ 256, 512, 512 }, { 512, 512, 512 }, { 1, 0, 0 }, { 0, 0, 1 },
 	};
-	struct __kernel_timespec timeout = { .tv_sec = WAIT_SECONDS };
-	struct io_event ev;
 	struct iocb io;
 	unsigned int i;
 	long want, got;
@@ -336,11 +334,7 @@ TEST_F(rw, not_aligned)
 		want = ret_errno(pread(self->t.fd, buf, odd[i].len, odd[i].offset));
 		memset(buf, CANARY, 2 * PAGE);
 		iocb_prep(&io, IOCB_CMD_PREAD, self->t.fd, buf, odd[i].len, odd[i].offset);
-		got = aio_submit_one(&self->aio, &io);
-		if (got == 1) {
-			ASSERT_EQ(1, aio_getevents(&self->aio, 1, 1, &ev, &timeout));
-			got = ev.res;
-		}
+		got = aio_result(_metadata, &self->aio, &io);
 		EXPECT_EQ(want, got) {
 			TH_LOG("read case %u", i);
 		}
@@ -353,11 +347,7 @@ TEST_F(rw, not_aligned)
 		pattern_fill(buf, odd[i].len, odd[i].offset, SEED_OLD);
 		want = ret_errno(pwrite(self->t.fd, buf, odd[i].len, odd[i].offset));
 		io.aio_lio_opcode = IOCB_CMD_PWRITE;
-		got = aio_submit_one(&self->aio, &io);
-		if (got == 1) {
-			ASSERT_EQ(1, aio_getevents(&self->aio, 1, 1, &ev, &timeout));
-			got = ev.res;
-		}
+		got = aio_result(_metadata, &self->aio, &io);
 		EXPECT_EQ(want, got) {
 			TH_LOG("write case %u", i);
 		}
