@@ -7,7 +7,7 @@
 
 #include <linux/loop.h>
 
-#include "raio_test.h"
+#include "raio_task.h"
 
 #define FILE_SIZE	((1UL << 20) + 65536)
 #define SEED_OLD	1
@@ -121,6 +121,21 @@ static inline void target_close(struct target *t)
 	nullb_remove(&t->nb);
 }
 
+/* null_blk has no cache of its own, and nothing to flush, unless it is told to have one. */
+static inline void target_must_flush(struct __test_metadata *_metadata, struct target *t)
+{
+	if (t->where != NULL_BLK)
+		return;
+	close(t->fd);
+	ASSERT_EQ(0, nullb_set(&t->nb, "power", 0));
+	ASSERT_EQ(0, nullb_set(&t->nb, "cache_size", NULLB_MB));
+	/* Or a write that goes through its cache does instead of a flush. */
+	ASSERT_EQ(0, nullb_set(&t->nb, "fua", 0));
+	ASSERT_EQ(0, nullb_set(&t->nb, "power", 1));
+	t->fd = ret_errno(open(t->nb.node, O_RDWR | O_CLOEXEC | t->flags));
+	ASSERT_LE(0, t->fd);
+}
+
 static inline bool target_is_file(const struct target *t)
 {
 	return t->where == TMPFS || t->where == EXT4 || t->where == XFS;
@@ -140,6 +155,29 @@ static inline void target_fill(struct __test_metadata *_metadata, struct target 
 			TH_LOG("%s", strerror(errno));
 		}
 	}
+}
+
+/* Counters of the disk that @fd is or is on, as Documentation/block/stat.rst has them. */
+enum disk_counter { DISK_READS, DISK_WRITES = 4, DISK_FLUSHES = 15 };
+
+static inline unsigned long disk_counter(struct __test_metadata *_metadata, int fd,
+					 enum disk_counter which)
+{
+	char path[64], text[512], *p = text;
+	unsigned long val = 0;
+	struct stat st;
+	dev_t dev;
+	int i;
+
+	ASSERT_EQ(0, fstat(fd, &st));
+	dev = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev;
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/stat", major(dev), minor(dev));
+	ASSERT_LT(0, strlen(read_text(path, text, sizeof(text)))) {
+		TH_LOG("nothing in %s", path);
+	}
+	for (i = 0; i <= (int)which; i++)
+		val = strtoul(p, &p, 10);
+	return val;
 }
 
 #endif /* RAIO_TARGET_H */

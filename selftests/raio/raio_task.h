@@ -73,6 +73,14 @@ static inline bool task_in(pid_t tid, long nr, unsigned long cmd)
 	return state == 'S' || state == 'D';
 }
 
+/* Another user, for this thread only; what is saved stays root's, so there is a way back. */
+static inline long become(uid_t uid, gid_t gid)
+{
+	return ret_errno(syscall(__NR_setresuid, -1, 0, -1)) ?:
+	       ret_errno(syscall(__NR_setresgid, -1, gid, -1)) ?:
+	       ret_errno(syscall(__NR_setresuid, -1, uid, -1));
+}
+
 /* Calls on contexts, each in a thread of its own. */
 
 enum call_kind { DESTROY, GETEVENTS, SUBMIT, CLOSE };
