@@ -420,8 +420,13 @@ unsafe fn transfer(
         };
     }
     // SAFETY: Alive, for the method hasn't returned.
-    let nowait = unsafe { helpers::raio_test_kiocb_nowait(kiocb.as_raw()) };
-    let plan = queue.admit(nowait, cmp::min(len, SIZE - pos))?;
+    let (nowait, ioprio) = unsafe {
+        (
+            helpers::raio_test_kiocb_nowait(kiocb.as_raw()),
+            helpers::raio_test_kiocb_ioprio(kiocb.as_raw()),
+        )
+    };
+    let plan = queue.admit(nowait, ioprio, cmp::min(len, SIZE - pos))?;
     // SAFETY: As the caller says.
     match unsafe { Memory::take(iter, plan.len, dir) } {
         Ok(memory) => start(kiocb, &queue, &plan, memory, pos),

@@ -18,11 +18,12 @@
 //! it waits, which `read(2)` never does. There is one line for each device:
 //!
 //! ```text
-//! c0 mode=hang held=3 started=10 ended=7 cancelled=1 failed=0 refused=2 shortened=0
+//! c0 mode=hang held=3 started=10 ended=7 cancelled=1 failed=0 refused=2 shortened=0 ioprio=0
 //! ```
 //!
 //! A request that is refused, or that finds the end of the device, isn't started. One that is over
 //! has ended, however: it may also have been cancelled (or its caller killed) or failed, by command.
+//! The priority is that of the last that was started.
 //!
 //! No locks.
 
@@ -122,7 +123,7 @@ fn line<W: Work>(name: &str, queue: &Queue<W>) -> Result<CString> {
         Mode::Hang => "hang",
     };
     CString::try_from_fmt(fmt!(
-        "{} mode={} held={} started={} ended={} cancelled={} failed={} refused={} shortened={}\n",
+        "{} mode={} held={} started={} ended={} cancelled={} failed={} refused={} shortened={} ioprio={}\n",
         name,
         mode,
         held,
@@ -131,7 +132,8 @@ fn line<W: Work>(name: &str, queue: &Queue<W>) -> Result<CString> {
         counts.cancelled,
         counts.failed,
         counts.refused,
-        counts.shortened
+        counts.shortened,
+        counts.ioprio
     ))
 }
 

@@ -211,9 +211,10 @@ impl Operations for DiskOps {
     ) -> Result {
         let rq: *mut bindings::request = (&raw const *request).cast_mut().cast();
         // SAFETY: It is ours until it is ended or an error is returned.
-        let (nowait, op, pos, len) = unsafe {
+        let (nowait, ioprio, op, pos, len) = unsafe {
             (
                 helpers::raio_test_rq_nowait(rq),
+                helpers::raio_test_rq_ioprio(rq),
                 helpers::raio_test_rq_op(rq),
                 helpers::raio_test_rq_pos(rq),
                 helpers::raio_test_rq_bytes(rq),
@@ -235,7 +236,7 @@ impl Operations for DiskOps {
             pos,
         };
         let job = Job::new(rq.addr(), Cancel::No, io, GFP_ATOMIC | __GFP_NOWARN)?;
-        let plan = queue.admit(nowait, len)?;
+        let plan = queue.admit(nowait, ioprio, len)?;
         match plan.mode {
             Mode::Now | Mode::Sync => queue.finish(job),
             _ => queue.keep(&plan, job),

@@ -17,6 +17,7 @@ typedef void (*raio_test_segment_fn)(void *arg, void *addr, size_t len);
 
 void raio_test_file_set_nowait(struct file *file);
 bool raio_test_kiocb_nowait(const struct kiocb *iocb);
+u16 raio_test_kiocb_ioprio(const struct kiocb *iocb);
 bool raio_test_kiocb_sync(const struct kiocb *iocb);
 void raio_test_kiocb_complete(struct kiocb *iocb, long result);
 void raio_test_offer_cancel(struct kiocb *iocb, raio_cancel_fn cancel,
@@ -25,6 +26,7 @@ bool raio_test_iter_is_user(const struct iov_iter *iter);
 struct gendisk *raio_test_add_disk(struct blk_mq_tag_set *set, void *queue_data,
 				   const char *name, u64 sectors);
 bool raio_test_rq_nowait(const struct request *rq);
+u16 raio_test_rq_ioprio(struct request *rq);
 unsigned int raio_test_rq_op(const struct request *rq);
 size_t raio_test_rq_pos(const struct request *rq);
 size_t raio_test_rq_bytes(const struct request *rq);
@@ -39,6 +41,11 @@ void raio_test_file_set_nowait(struct file *file)
 bool raio_test_kiocb_nowait(const struct kiocb *iocb)
 {
 	return iocb->ki_flags & IOCB_NOWAIT;
+}
+
+u16 raio_test_kiocb_ioprio(const struct kiocb *iocb)
+{
+	return iocb->ki_ioprio;
 }
 
 bool raio_test_kiocb_sync(const struct kiocb *iocb)
@@ -115,6 +122,11 @@ struct gendisk *raio_test_add_disk(struct blk_mq_tag_set *set, void *queue_data,
 bool raio_test_rq_nowait(const struct request *rq)
 {
 	return rq->cmd_flags & REQ_NOWAIT;
+}
+
+u16 raio_test_rq_ioprio(struct request *rq)
+{
+	return req_get_ioprio(rq);
 }
 
 unsigned int raio_test_rq_op(const struct request *rq)

@@ -24,6 +24,8 @@ extern "C" {
     pub(crate) fn raio_test_file_set_nowait(file: *mut bindings::file);
     /// Is that one which must not wait?
     pub(crate) fn raio_test_kiocb_nowait(iocb: *const bindings::kiocb) -> bool;
+    /// Its I/O priority.
+    pub(crate) fn raio_test_kiocb_ioprio(iocb: *const bindings::kiocb) -> u16;
     /// Does its caller wait for it?
     pub(crate) fn raio_test_kiocb_sync(iocb: *const bindings::kiocb) -> bool;
     /// Calls `ki_complete`, after which it may be gone.
@@ -46,6 +48,8 @@ extern "C" {
     ) -> *mut bindings::gendisk;
     /// Is that one which must not wait?
     pub(crate) fn raio_test_rq_nowait(rq: *const bindings::request) -> bool;
+    /// Its I/O priority.
+    pub(crate) fn raio_test_rq_ioprio(rq: *mut bindings::request) -> u16;
     /// 0 for a read, 1 for a write, and something else.
     pub(crate) fn raio_test_rq_op(rq: *const bindings::request) -> ffi::c_uint;
     /// Where on the disk, in bytes.

@@ -123,6 +123,8 @@ pub(crate) struct Counts {
     pub(crate) failed: u64,
     pub(crate) refused: u64,
     pub(crate) shortened: u64,
+    /// The I/O priority of the last that was started.
+    pub(crate) ioprio: u16,
 }
 
 /// A request that waits.
@@ -230,6 +232,7 @@ impl<W: Work> State<W> {
                 failed: 0,
                 refused: 0,
                 shortened: 0,
+                ioprio: 0,
             },
             nr_held: 0,
             offering: List::new(),
@@ -334,7 +337,7 @@ impl<W: Work> Queue<W> {
 
     /// Lets a request of `len` bytes come in. It is started, and has to be ended. `EAGAIN` if
     /// it must not wait and a test said so.
-    pub(crate) fn admit(&self, nowait: bool, len: usize) -> Result<Plan> {
+    pub(crate) fn admit(&self, nowait: bool, ioprio: u16, len: usize) -> Result<Plan> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if nowait && state.nowait.take() {
@@ -352,6 +355,7 @@ impl<W: Work> Queue<W> {
             state.counts.shortened += 1;
         }
         state.counts.started += 1;
+        state.counts.ioprio = ioprio;
         self.changed.notify_all();
         Ok(plan)
     }
