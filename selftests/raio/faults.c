@@ -17,6 +17,8 @@
 /* No call has as many things that can fail. */
 #define MOST_FAULTS	3000
 #define MOST_REQUESTS	8
+/* More than there is room for without allocating. */
+#define SEGMENTS	16
 
 /* What failed: memory of a slab, pages, a copy, what has a reserve, nothing. */
 enum kind { SLAB, PAGES, COPY, OTHER, NONE, NR_KINDS };
@@ -244,11 +246,14 @@ struct state {
 	unsigned int nr_events;
 	struct iocb io[MOST_REQUESTS];
 	struct iocb *iop[MOST_REQUESTS];
+	struct iovec iov[MOST_REQUESTS][SEGMENTS];
 	struct io_event *ev;
 	struct __kernel_timespec *timeout;
 	char *buf;
 	unsigned int nr;
 	int opcode;
+	/* The result of a request in which nothing fails. */
+	long whole;
 	uint64_t seed;
 	bool handle_refused;
 	/* Calls that took some of the requests. */
@@ -863,6 +868,20 @@ FIXTURE_VARIANT_ADD(submit, ext4_direct_write)
 	.opcode = IOCB_CMD_PWRITE,
 };
 
+FIXTURE_VARIANT_ADD(submit, tmpfs_vector_write)
+{
+	.name = "tmpfs, write of a vector",
+	.where = TMPFS,
+	.opcode = IOCB_CMD_PWRITEV,
+};
+
+FIXTURE_VARIANT_ADD(submit, ext4_sync)
+{
+	.name = "ext4, sync",
+	.where = EXT4,
+	.opcode = IOCB_CMD_FSYNC,
+};
+
 FIXTURE_SETUP(submit)
 {
 	struct state *s = &self->state;
@@ -873,6 +892,7 @@ FIXTURE_SETUP(submit)
 	target_fill(_metadata, &s->target, MOST_REQUESTS * PAGE, SEED_OLD);
 	ASSERT_EQ(0, fsync(s->target.fd));
 	s->opcode = variant->opcode;
+	s->whole = variant->opcode == IOCB_CMD_FSYNC ? 0 : PAGE;
 	s->nr_events = 2 * MOST_REQUESTS;
 	make_context(_metadata, s);
 	s->rest = rest_now();
@@ -887,9 +907,9 @@ FIXTURE_TEARDOWN(submit)
 static void prepare_submit(struct __test_metadata *_metadata, struct state *self)
 {
 	const int fd = self->target.fd;
-	unsigned int i;
+	unsigned int i, j;
 
-	if (self->opcode == IOCB_CMD_PWRITE)
+	if (self->opcode == IOCB_CMD_PWRITE || self->opcode == IOCB_CMD_PWRITEV)
 		pattern_fill(self->buf, self->nr * PAGE, 0, ++self->seed);
 	else
 		memset(self->buf, 0xee, self->nr * PAGE);
@@ -901,7 +921,18 @@ static void prepare_submit(struct __test_metadata *_metadata, struct state *self
 		ASSERT_EQ(0, posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED));
 	}
 	for (i = 0; i < self->nr; i++) {
-		iocb_prep(&self->io[i], self->opcode, fd, self->buf + i * PAGE, PAGE, i * PAGE);
+		char *buf = self->buf + i * PAGE;
+
+		for (j = 0; j < SEGMENTS; j++) {
+			self->iov[i][j].iov_base = buf + j * (PAGE / SEGMENTS);
+			self->iov[i][j].iov_len = PAGE / SEGMENTS;
+		}
+		if (self->opcode == IOCB_CMD_FSYNC)
+			iocb_prep(&self->io[i], self->opcode, fd, NULL, 0, 0);
+		else if (self->opcode == IOCB_CMD_PWRITEV)
+			iocb_prep(&self->io[i], self->opcode, fd, self->iov[i], SEGMENTS, i * PAGE);
+		else
+			iocb_prep(&self->io[i], self->opcode, fd, buf, PAGE, i * PAGE);
 		self->iop[i] = &self->io[i];
 	}
 }
@@ -924,10 +955,10 @@ static bool event_is_whole(struct __test_metadata *_metadata, struct state *self
 
 	EXPECT_EQ(io->aio_data, ev->data);
 	EXPECT_TRUE(io >= self->io && io < self->io + self->nr);
-	if (ev->res == PAGE)
+	if (ev->res == self->whole)
 		return true;
 	EXPECT_NE(NONE, kind);
-	EXPECT_GT((long)PAGE, ev->res);
+	EXPECT_GT(self->whole, ev->res);
 	expect_error(_metadata, ev->res, kind);
 	return false;
 }
@@ -960,6 +991,8 @@ static void check_data(struct __test_metadata *_metadata, struct state *self)
 	const size_t len = self->nr * PAGE;
 	char *buf = self->buf;
 
+	if (self->opcode == IOCB_CMD_FSYNC)
+		return;
 	if (self->opcode == IOCB_CMD_PREAD) {
 		EXPECT_EQ(-1, pattern_check(buf, len, 0, SEED_OLD));
 		return;
@@ -989,7 +1022,7 @@ static void check_submit(struct __test_metadata *_metadata, struct state *self, 
 	done = reap_submitted(_metadata, self, ret < 0 ? 0 : ret, kind);
 	for (i = 0; i < self->nr; i++) {
 		if (!(done & 1u << i))
-			EXPECT_RESULT(PAGE, &aio, &self->io[i]);
+			EXPECT_RESULT(self->whole, &aio, &self->io[i]);
 	}
 	check_data(_metadata, self);
 }
@@ -997,13 +1030,17 @@ static void check_submit(struct __test_metadata *_metadata, struct state *self, 
 static void sweep_submit(struct __test_metadata *_metadata, struct state *self, const char *name,
 			 unsigned int nr, unsigned int least)
 {
+	const bool vector = self->opcode == IOCB_CMD_PWRITEV;
 	const struct sweep sweep = {
 		.name = name,
 		.prepare = prepare_submit,
 		.call = call_submit,
 		.check = check_submit,
-		/* The request; the arguments, the handle, a pointer, the iocb, its key. */
-		.errors = { [SLAB] = 1, [COPY] = 5 },
+		/*
+		 * The request, the vector; the arguments, the handle, a pointer, the
+		 * iocb, its key. (Where a vector is copied nothing is made to fail.)
+		 */
+		.errors = { [SLAB] = 1 + vector, [COPY] = 5 },
 		.faults = least,
 	};
 
