@@ -7,14 +7,16 @@
 //! was killed. So it is ended once, and never with the lock held. It counts as started when it is
 //! admitted, and as ended when who asked for it has been told.
 //!
-//! The kernel crate's `HrTimer` can be started by the holder of its handle only; here it is started
-//! by everyone who is first in line, the timer's own function too. So the timers are raw.
-//!
 //! # Locks
 //!
 //! `state`, a spin lock with interrupts off, in any context. Inside of it are taken that of `changed`
 //! and those of the timers, by starting one; no lock of the device or of who asked.
 
+use crate::timer::{
+    self,
+    now,
+    Lane, //
+};
 use kernel::{
     bindings, container_of,
     error::code,
@@ -191,13 +193,6 @@ impl Plan {
     }
 }
 
-/// Where the timer fires that ends a request.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lane {
-    Soft,
-    Hard,
-}
-
 struct State<W: Work> {
     mode: Mode,
     cancel: Cancel,
@@ -318,11 +313,11 @@ impl<W: Work> Queue<W> {
                 changed <- new_condvar!("raio_test_queue"),
                 soft <- Opaque::ffi_init(|timer| {
                     // SAFETY: Memory for a timer that stays where it is.
-                    unsafe { setup(timer, Self::soft_fired, Lane::Soft) }
+                    unsafe { timer::setup(timer, Self::soft_fired, Lane::Soft) }
                 }),
                 hard <- Opaque::ffi_init(|timer| {
                     // SAFETY: Memory for a timer that stays where it is.
-                    unsafe { setup(timer, Self::hard_fired, Lane::Hard) }
+                    unsafe { timer::setup(timer, Self::hard_fired, Lane::Hard) }
                 }),
                 device <- device,
             }? Error),
@@ -422,9 +417,8 @@ impl<W: Work> Queue<W> {
             Lane::Soft => &self.soft,
             Lane::Hard => &self.hard,
         };
-        // SAFETY: Initialised with this mode, by the type invariant. A timer can be started any time,
-        // also by its function.
-        unsafe { bindings::hrtimer_start_range_ns(timer.get(), deadline, 0, mode_of(lane)) }
+        // SAFETY: Set up for this lane, by the type invariant.
+        unsafe { timer::start(timer.get(), lane, deadline) }
     }
 
     /// # Safety
@@ -608,30 +602,4 @@ impl<W: Work> PinnedDrop for Queue<W> {
             bindings::hrtimer_cancel(self.hard.get());
         }
     }
-}
-
-/// Not `ABS_HARD`: that means raw spin locks only, where the kernel is real-time's.
-fn mode_of(lane: Lane) -> bindings::hrtimer_mode {
-    match lane {
-        Lane::Soft => bindings::hrtimer_mode_HRTIMER_MODE_ABS_SOFT,
-        Lane::Hard => bindings::hrtimer_mode_HRTIMER_MODE_ABS,
-    }
-}
-
-/// # Safety
-///
-/// `timer` must be memory for a timer, of which `fired` is the function in this lane.
-unsafe fn setup(
-    timer: *mut bindings::hrtimer,
-    fired: unsafe extern "C" fn(*mut bindings::hrtimer) -> bindings::hrtimer_restart,
-    lane: Lane,
-) {
-    let clock = bindings::CLOCK_MONOTONIC as bindings::clockid_t;
-    // SAFETY: As the caller says.
-    unsafe { bindings::hrtimer_setup(timer, Some(fired), clock, mode_of(lane)) }
-}
-
-fn now() -> i64 {
-    // SAFETY: It may always be called.
-    unsafe { bindings::ktime_get() }
 }

@@ -15,6 +15,7 @@ mod control;
 mod disk;
 mod helpers;
 mod queue;
+mod timer;
 
 use crate::{
     chardev::{
