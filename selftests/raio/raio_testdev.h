@@ -143,7 +143,10 @@ static inline long __testdev_stat(struct __test_metadata *_metadata, const char 
 	return atol(val + strlen(key));
 }
 
-/* One of the numbers: held, started, ended, cancelled, failed, refused, shortened. */
+/*
+ * One of the numbers: held, started, ended, cancelled, failed, refused,
+ * shortened, polled, woken.
+ */
 #define testdev_stat(dev, name) __testdev_stat(_metadata, (dev), (name))
 
 /* Ends all that waits; all devices are as in the beginning, but for their data. */

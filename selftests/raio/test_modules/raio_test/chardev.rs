@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/dev/raio_test0` and 1: 1 MiB of memory each, read and written at a position.
+//! `/dev/raio_test0` and 1: 1 MiB of memory each, read and written at a position, synced and polled.
 //!
 //! The data is moved at the moment a request ends, in whatever context that is. So the caller's pages
 //! are pinned when the request comes in, and marked dirty then: that may sleep, which the end must
@@ -17,6 +17,7 @@
 use crate::{
     devices,
     helpers,
+    pollers::Pollers,
     queue::{
         Job,
         Mode,
@@ -48,6 +49,7 @@ use kernel::{
     list::ListArc,
     miscdevice::{
         MiscDevice,
+        MiscDeviceOptions,
         MiscDeviceRegistration, //
     },
     new_spinlock_irq,
@@ -61,7 +63,10 @@ use kernel::{
         Arc,
         SpinLockIrq, //
     },
-    types::Opaque,
+    types::{
+        ForeignOwnable,
+        Opaque, //
+    },
 };
 
 /// Bytes of each device.
@@ -73,11 +78,13 @@ const MAX_PARTS: u16 = 1024 + 257;
 /// A device with its requests.
 pub(crate) type CharQueue = Queue<Transfer>;
 
-/// What it holds.
+/// What it holds, and who polls it.
 #[pin_data]
 pub(crate) struct Store {
     #[pin]
     bytes: SpinLockIrq<KVVec<u8>>,
+    #[pin]
+    pub(crate) pollers: Pollers,
 }
 
 /// A device that holds zeroes.
@@ -85,6 +92,7 @@ pub(crate) fn new_queue() -> Result<Arc<CharQueue>> {
     let bytes = KVVec::from_elem(0, SIZE, GFP_KERNEL)?;
     Queue::new(try_pin_init!(Store {
         bytes <- new_spinlock_irq!(bytes, "raio_test_store"),
+        pollers <- Pollers::new(),
     }? Error))
 }
 
@@ -111,6 +119,15 @@ struct Memory {
 }
 
 impl Memory {
+    /// None, for who waits for something else.
+    fn none() -> Self {
+        Self {
+            owner: Owner::User(KVec::new()),
+            len: 0,
+            dir: Direction::Write,
+        }
+    }
+
     /// Takes the first `len` bytes of `iter`, or less if the rest can't be had. May sleep.
     ///
     /// # Safety
@@ -308,7 +325,7 @@ enum Asker {
     Waiter(Arc<Waiter>),
 }
 
-/// A read or a write.
+/// A read, a write, or a sync.
 ///
 /// # Invariants
 ///
@@ -381,8 +398,12 @@ impl<const N: usize> MiscDevice for CharFile<N> {
     type Ptr = Arc<CharQueue>;
 
     fn open(file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
-        // SAFETY: It is being opened, so nobody else has it.
-        unsafe { helpers::raio_test_file_set_nowait(file.as_ptr()) };
+        // SAFETY: It is being opened, so nobody else has it. The operations are those that it has,
+        // and two more, with the same owner, whose reference the file gives up at its end.
+        unsafe {
+            helpers::raio_test_file_set_nowait(file.as_ptr());
+            (*file.as_ptr()).f_op = Operations::<N>::ALL;
+        }
         devices()?.chars.get(N).cloned().ok_or(ENODEV)
     }
 
@@ -396,6 +417,54 @@ impl<const N: usize> MiscDevice for CharFile<N> {
         let len = iter.len();
         // SAFETY: What we were called with.
         unsafe { transfer(kiocb, iter.as_raw(), len, Direction::Write) }
+    }
+}
+
+/// What the kernel crate's misc devices have no methods for.
+struct Operations<const N: usize>;
+
+impl<const N: usize> Operations<N> {
+    const OTHERS: *const bindings::file_operations = MiscDeviceOptions { name: c"" }
+        .into_raw::<CharFile<N>>()
+        .fops;
+
+    const ALL: &'static bindings::file_operations = &bindings::file_operations {
+        fsync: Some(Self::fsync),
+        poll: Some(Self::poll),
+        // SAFETY: A constant.
+        ..unsafe { *Self::OTHERS }
+    };
+
+    /// # Safety
+    ///
+    /// To be called by the C side only, for an open file of the device.
+    unsafe extern "C" fn fsync(
+        file: *mut bindings::file,
+        _start: bindings::loff_t,
+        _end: bindings::loff_t,
+        _datasync: ffi::c_int,
+    ) -> ffi::c_int {
+        // SAFETY: `open` has put it there, and `release` hasn't taken it, as the file is open.
+        let queue = unsafe { Arc::<CharQueue>::borrow((*file).private_data) };
+        sync(&queue).map_or_else(Error::to_errno, |()| 0)
+    }
+
+    /// # Safety
+    ///
+    /// To be called by the C side only, for an open file of the device.
+    unsafe extern "C" fn poll(
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table,
+    ) -> bindings::__poll_t {
+        // SAFETY: As in `fsync`.
+        let queue = unsafe { Arc::<CharQueue>::borrow((*file).private_data) };
+        // SAFETY: A live file, whose position we don't use, and its table.
+        unsafe {
+            queue
+                .device()
+                .pollers
+                .poll(File::from_raw_file(file), table)
+        }
     }
 }
 
@@ -466,7 +535,7 @@ fn start(
             queue.ended();
             result
         }
-        _ if sync => wait(raw, queue, plan, memory, pos),
+        _ if sync => wait(queue, plan, memory, pos),
         _ => {
             // INVARIANT: `EIOCBQUEUED` says that it has to live until its end is told.
             let transfer = Transfer {
@@ -474,7 +543,7 @@ fn start(
                 pos,
                 asker: Asker::Kiocb(raw),
             };
-            let job = new_job(raw, queue, plan, transfer)?;
+            let job = new_job(raw.addr(), queue, plan, transfer)?;
             if plan.offers_cancel() {
                 queue.keep_offering(plan, job, || {
                     // SAFETY: Alive: nobody has offered to cancel it, so nobody can have ended it.
@@ -493,37 +562,44 @@ fn start(
 }
 
 fn new_job(
-    raw: *mut bindings::kiocb,
+    id: usize,
     queue: &CharQueue,
     plan: &Plan,
     transfer: Transfer,
 ) -> Result<ListArc<Job<Transfer>>> {
     let cancel = plan.cancel;
-    Job::new(raw.addr(), cancel, transfer, GFP_KERNEL).inspect_err(|_| queue.ended())
+    Job::new(id, cancel, transfer, GFP_KERNEL).inspect_err(|_| queue.ended())
 }
 
 /// Waits for a request of the caller's. If the caller is killed, it takes the request back, unless
 /// that is being ended just now.
-fn wait(
-    raw: *mut bindings::kiocb,
-    queue: &CharQueue,
-    plan: &Plan,
-    memory: Memory,
-    pos: usize,
-) -> Result<usize> {
+fn wait(queue: &CharQueue, plan: &Plan, memory: Memory, pos: usize) -> Result<usize> {
     let waiter = Waiter::new().inspect_err(|_| queue.ended())?;
+    let id = Arc::as_ptr(&waiter).addr();
     let transfer = Transfer {
         memory,
         pos,
         asker: Asker::Waiter(waiter.clone()),
     };
-    queue.keep(plan, new_job(raw, queue, plan, transfer)?);
+    queue.keep(plan, new_job(id, queue, plan, transfer)?);
     if waiter.wait_killable().is_err() {
-        match queue.withdraw(raw.addr()) {
+        match queue.withdraw(id) {
             Some(job) => queue.finish(job),
             None => waiter.wait(),
         }
     }
     let result = waiter.result.load(Relaxed);
     usize::try_from(result).map_err(|_| Error::from_errno(result as ffi::c_int))
+}
+
+/// `fsync(2)`, which there is nothing to do for.
+fn sync(queue: &CharQueue) -> Result {
+    let plan = queue.admit(false, 0)?;
+    match plan.mode {
+        Mode::Now | Mode::Sync => {
+            queue.ended();
+            Ok(())
+        }
+        _ => wait(queue, &plan, Memory::none(), 0).map(|_| ()),
+    }
 }

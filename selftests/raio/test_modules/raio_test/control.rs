@@ -12,23 +12,44 @@
 //! DEVICE short N|all BYTES            the next transfer so many bytes at most (c0, c1)
 //! DEVICE wait held|started|ended N    returns when it has come so far
 //! DEVICE reset                        ends all that waits; as in the beginning
+//!
+//! DEVICE ready MASK                   what poll(2) says from now on; nobody is woken (c0, c1)
+//! DEVICE queues DIGITS|none           on which of its queues, 0 to 3, who polls is put, in this
+//!                                     order, as 0, 012 or 00
+//! DEVICE WAKE                         wakes who is on a queue
+//! DEVICE during N WAKE                the same in the next N calls of the method, after it has
+//!                                     looked what is ready
+//! DEVICE soft|hard N NS WAKE          the same N times, NS after one another, in interrupts
+//! DEVICE free QUEUE                   frees a queue, as POLLFREE says, and makes a new one
+//! DEVICE wait polled|woken N
+//!
+//! WAKE: wake QUEUE KEY                with that key, or without if it is 0
+//!       fire QUEUE KEY                the same, and KEY is ready from then on
 //! ```
 //!
 //! `DEVICE` is `c0`, `c1`, `b0` or `b1`. `EINVAL` is for everything else, `EINTR` for a signal while
 //! it waits, which `read(2)` never does. There is one line for each device:
 //!
 //! ```text
-//! c0 mode=hang held=3 started=10 ended=7 cancelled=1 failed=0 refused=2 shortened=0 ioprio=0
+//! c0 mode=hang held=3 started=10 ended=7 cancelled=1 failed=0 refused=2 shortened=0 ioprio=0 polled=0 woken=0
 //! ```
 //!
 //! A request that is refused, or that finds the end of the device, isn't started. One that is over
 //! has ended, however: it may also have been cancelled (or its caller killed) or failed, by command.
-//! The priority is that of the last that was started.
+//! The priority is that of the last that was started. `fsync(2)` of a character device is a request,
+//! too.
 //!
 //! No locks.
 
 use crate::{
     devices,
+    pollers::{
+        Places,
+        Pollers,
+        Seen,
+        Wake,
+        NR_QUEUES, //
+    },
     queue::{
         Cancel,
         Event,
@@ -36,7 +57,8 @@ use crate::{
         Next,
         Queue,
         Work, //
-    }, //
+    },
+    timer::Lane, //
 };
 use core::str::{
     FromStr,
@@ -87,10 +109,10 @@ impl MiscDevice for ControlFile {
         let [b0, b1] = &devices.disks;
         let mut words = Words(text.split_ascii_whitespace());
         match words.next()? {
-            "c0" => command(c0, words)?,
-            "c1" => command(c1, words)?,
-            "b0" => command(b0, words)?,
-            "b1" => command(b1, words)?,
+            "c0" => command(c0, Some(&c0.device().pollers), words)?,
+            "c1" => command(c1, Some(&c1.device().pollers), words)?,
+            "b0" => command(b0, None, words)?,
+            "b1" => command(b1, None, words)?,
             _ => return Err(EINVAL),
         }
         Ok(len)
@@ -102,10 +124,10 @@ impl MiscDevice for ControlFile {
         let [b0, b1] = &devices.disks;
         let mut text = KVec::new();
         for line in [
-            line("c0", c0)?,
-            line("c1", c1)?,
-            line("b0", b0)?,
-            line("b1", b1)?,
+            line("c0", c0, Some(&c0.device().pollers))?,
+            line("c1", c1, Some(&c1.device().pollers))?,
+            line("b0", b0, None)?,
+            line("b1", b1, None)?,
         ] {
             text.extend_from_slice(line.to_bytes(), GFP_KERNEL)?;
         }
@@ -113,8 +135,9 @@ impl MiscDevice for ControlFile {
     }
 }
 
-fn line<W: Work>(name: &str, queue: &Queue<W>) -> Result<CString> {
+fn line<W: Work>(name: &str, queue: &Queue<W>, pollers: Option<&Pollers>) -> Result<CString> {
     let (mode, held, counts) = queue.stat();
+    let polls = pollers.map(Pollers::counts).unwrap_or_default();
     let mode = match mode {
         Mode::Now => "now",
         Mode::Sync => "sync",
@@ -123,7 +146,8 @@ fn line<W: Work>(name: &str, queue: &Queue<W>) -> Result<CString> {
         Mode::Hang => "hang",
     };
     CString::try_from_fmt(fmt!(
-        "{} mode={} held={} started={} ended={} cancelled={} failed={} refused={} shortened={} ioprio={}\n",
+        "{} mode={} held={} started={} ended={} cancelled={} failed={} refused={} shortened={} \
+         ioprio={} polled={} woken={}\n",
         name,
         mode,
         held,
@@ -133,7 +157,9 @@ fn line<W: Work>(name: &str, queue: &Queue<W>) -> Result<CString> {
         counts.failed,
         counts.refused,
         counts.shortened,
-        counts.ioprio
+        counts.ioprio,
+        polls.polled,
+        polls.woken
     ))
 }
 
@@ -164,6 +190,45 @@ impl<'a> Words<'a> {
         Ok(Error::from_errno(-errno))
     }
 
+    fn queue(&mut self) -> Result<usize> {
+        let queue = self.number()?;
+        if queue >= NR_QUEUES {
+            return Err(EINVAL);
+        }
+        Ok(queue)
+    }
+
+    fn mask(&mut self) -> Result<u32> {
+        Ok(self.number::<u16>()?.into())
+    }
+
+    /// The rest of what begins with `word`.
+    fn wake(&mut self, word: &str) -> Result<Wake> {
+        let ready = match word {
+            "wake" => false,
+            "fire" => true,
+            _ => return Err(EINVAL),
+        };
+        Ok(Wake {
+            queue: self.queue()?,
+            key: self.mask()?,
+            ready,
+        })
+    }
+
+    fn places(&mut self) -> Result<Places> {
+        let mut places = Places::NONE;
+        match self.next()? {
+            "none" => (),
+            digits => {
+                for digit in digits.bytes() {
+                    places.add(digit.wrapping_sub(b'0'))?;
+                }
+            }
+        }
+        Ok(places)
+    }
+
     /// There must be no more.
     fn end(mut self) -> Result {
         match self.0.next() {
@@ -174,9 +239,9 @@ impl<'a> Words<'a> {
 }
 
 /// Nothing is done before all of it was understood.
-fn command<W: Work>(queue: &Queue<W>, mut words: Words<'_>) -> Result {
-    match words.next()? {
-        "mode" => {
+fn command<W: Work>(queue: &Queue<W>, pollers: Option<&Pollers>, mut words: Words<'_>) -> Result {
+    match (words.next()?, pollers) {
+        ("mode", _) => {
             let mode = match words.next()? {
                 "now" => Mode::Now,
                 "sync" => Mode::Sync,
@@ -188,7 +253,7 @@ fn command<W: Work>(queue: &Queue<W>, mut words: Words<'_>) -> Result {
             words.end()?;
             queue.set_mode(mode);
         }
-        "cancel" if W::IS_CHAR => {
+        ("cancel", _) if W::IS_CHAR => {
             let cancel = match words.next()? {
                 "yes" => Cancel::Yes,
                 "no" => Cancel::No,
@@ -199,44 +264,97 @@ fn command<W: Work>(queue: &Queue<W>, mut words: Words<'_>) -> Result {
             words.end()?;
             queue.set_cancel(cancel);
         }
-        "complete" => {
+        ("complete", _) => {
             let next = words.how_many()?;
             words.end()?;
             queue.release(next, None);
         }
-        "fail" => {
+        ("fail", _) => {
             let next = words.how_many()?;
             let error = words.error()?;
             words.end()?;
             queue.release(next, Some(error));
         }
-        "nowait" => {
+        ("nowait", _) => {
             let next = words.how_many()?;
             words.end()?;
             queue.set_nowait(next);
         }
-        "short" if W::IS_CHAR => {
+        ("short", _) if W::IS_CHAR => {
             let next = words.how_many()?;
             let len = words.number()?;
             words.end()?;
             queue.set_short(next, len);
         }
-        "wait" => {
-            let event = match words.next()? {
-                "held" => Event::Held,
-                "started" => Event::Started,
-                "ended" => Event::Ended,
-                _ => return Err(EINVAL),
-            };
+        ("wait", _) => {
+            let event = words.next()?;
             let n = words.number()?;
             words.end()?;
-            queue.wait(event, n)?;
+            match (event, pollers) {
+                ("held", _) => queue.wait(Event::Held, n)?,
+                ("started", _) => queue.wait(Event::Started, n)?,
+                ("ended", _) => queue.wait(Event::Ended, n)?,
+                ("polled", Some(pollers)) => pollers.wait(Seen::Polled, n)?,
+                ("woken", Some(pollers)) => pollers.wait(Seen::Woken, n)?,
+                _ => return Err(EINVAL),
+            }
         }
-        "reset" => {
+        ("reset", _) => {
             words.end()?;
+            if let Some(pollers) = pollers {
+                pollers.reset()?;
+            }
             queue.reset()?;
         }
+        (word, Some(pollers)) => poll_command(pollers, word, words)?,
         _ => return Err(EINVAL),
+    }
+    Ok(())
+}
+
+/// The rest of a command that begins with `word`, one about polling.
+fn poll_command(pollers: &Pollers, word: &str, mut words: Words<'_>) -> Result {
+    match word {
+        "ready" => {
+            let ready = words.mask()?;
+            words.end()?;
+            pollers.set_ready(ready);
+        }
+        "queues" => {
+            let places = words.places()?;
+            words.end()?;
+            pollers.set_places(places);
+        }
+        "during" => {
+            let times = words.number()?;
+            let word = words.next()?;
+            let wake = words.wake(word)?;
+            words.end()?;
+            pollers.wake_during(times, wake);
+        }
+        "soft" | "hard" => {
+            let lane = if word == "soft" {
+                Lane::Soft
+            } else {
+                Lane::Hard
+            };
+            let times = words.number()?;
+            let period = words.number::<u64>()?.try_into()?;
+            let word = words.next()?;
+            let wake = words.wake(word)?;
+            words.end()?;
+            pollers.wake_later(lane, period, times, wake);
+        }
+        "free" => {
+            let queue = words.queue()?;
+            words.end()?;
+            pollers.free(queue)?;
+        }
+        _ => {
+            let wake = words.wake(word)?;
+            words.end()?;
+            pollers.wake(wake);
+        }
     }
     Ok(())
 }

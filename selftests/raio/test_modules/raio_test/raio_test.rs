@@ -3,8 +3,8 @@
 //! raio_test: devices for the selftests, whose requests end when and how a test says.
 //!
 //! Two character devices ([`chardev`]), two disks ([`disk`]), and one to say it by ([`control`]).
-//! What they have in common, the requests that wait for their end, is in [`queue`]. This file loads
-//! the module and takes it down again.
+//! What they have in common, the requests that wait for their end, is in [`queue`]; who polls the
+//! character devices is in [`pollers`]. This file loads the module and takes it down again.
 //!
 //! # Locks
 //!
@@ -14,6 +14,7 @@ mod chardev;
 mod control;
 mod disk;
 mod helpers;
+mod pollers;
 mod queue;
 mod timer;
 
