@@ -193,6 +193,27 @@ static inline long raio_live(void)
 	return ret ? ret : (long)(stats.setups - stats.frees);
 }
 
+/* The counters, by a descriptor of their own. */
+static inline void stats_now(struct __test_metadata *_metadata, struct raio_stats *stats)
+{
+	int dev = raio_open();
+
+	ASSERT_LE(0, dev);
+	ASSERT_EQ(0, raio_stats(dev, stats));
+	close(dev);
+}
+
+/* By how much the counter @name has moved since @before. */
+#define MOVED(before, name) ({						\
+	struct raio_stats __now;					\
+									\
+	stats_now(_metadata, &__now);					\
+	__now.name - (before)->name;					\
+})
+
+#define EXPECT_MOVED(n, before, name) \
+	EXPECT_EQ((n), MOVED(before, name))
+
 /* The calls of the kernel. */
 
 /* preadv2(2), pwritev2(2) and the syncs, as their IOCB_CMD_* calls them. */
@@ -263,6 +284,16 @@ static inline long kernel_pgetevents(int dev, aio_context_t ctx, long min_nr, lo
 	return ret_errno(syscall(__NR_io_pgetevents, ctx, min_nr, nr, events, timeout, &arg));
 }
 
+/* Where io_cancel(2) says EINPROGRESS, this says 0, as raio's call. */
+static inline long kernel_cancel(int dev, aio_context_t ctx, struct iocb *io)
+{
+	struct io_event ev;
+	long ret = ret_errno(syscall(__NR_io_cancel, ctx, io, &ev));
+
+	(void)dev;
+	return ret == -EINPROGRESS ? 0 : ret;
+}
+
 /* Either of them. */
 
 struct aio_ops {
@@ -276,6 +307,7 @@ struct aio_ops {
 	long (*pgetevents)(int dev, aio_context_t ctx, long min_nr, long nr,
 			   struct io_event *events, struct __kernel_timespec *timeout,
 			   const sigset_t *mask, size_t size);
+	long (*cancel)(int dev, aio_context_t ctx, struct iocb *io);
 };
 
 static const struct aio_ops kernel_aio __maybe_unused = {
@@ -285,6 +317,7 @@ static const struct aio_ops kernel_aio __maybe_unused = {
 	.submit = kernel_submit,
 	.getevents = kernel_getevents,
 	.pgetevents = kernel_pgetevents,
+	.cancel = kernel_cancel,
 };
 
 static const struct aio_ops raio __maybe_unused = {
@@ -295,6 +328,7 @@ static const struct aio_ops raio __maybe_unused = {
 	.submit = raio_submit,
 	.getevents = raio_getevents,
 	.pgetevents = raio_pgetevents,
+	.cancel = raio_cancel,
 };
 
 /**
@@ -345,6 +379,11 @@ static inline long aio_pgetevents(struct aio *aio, long min_nr, long nr, struct 
 {
 	return aio->ops->pgetevents(aio->dev, aio->ctx, min_nr, nr, events, timeout, mask,
 				    MASK_SIZE);
+}
+
+static inline long aio_cancel(struct aio *aio, struct iocb *io)
+{
+	return aio->ops->cancel(aio->dev, aio->ctx, io);
 }
 
 /* What is there now. */

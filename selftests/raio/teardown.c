@@ -21,26 +21,6 @@
 /* What a call that is killed has to be quicker than. */
 #define PROMPT_NS	(STUCK_SECONDS * 1000000000LL * 7 / 10)
 
-static void stats_now(struct __test_metadata *_metadata, struct raio_stats *stats)
-{
-	int dev = raio_open();
-
-	ASSERT_LE(0, dev);
-	ASSERT_EQ(0, raio_stats(dev, stats));
-	close(dev);
-}
-
-/* By how much the counter @name has moved since @before. */
-#define MOVED(before, name) ({						\
-	struct raio_stats __now;					\
-									\
-	stats_now(_metadata, &__now);					\
-	__now.name - (before)->name;					\
-})
-
-#define EXPECT_MOVED(n, before, name) \
-	EXPECT_EQ((n), MOVED(before, name))
-
 /* A context with requests on c0, the owner of which is the test. */
 
 /**
