@@ -62,22 +62,23 @@ void raio_test_kiocb_complete(struct kiocb *iocb, long result)
 
 /*
  * raio is asked for by name at the moment it is needed, so that it can be
- * removed, or not be there, while this module is.
+ * removed, or not be there, while this module is. It must not take a request
+ * of kernel AIO for its own.
  */
 void raio_test_offer_cancel(struct kiocb *iocb, raio_cancel_fn cancel,
 			    kiocb_cancel_fn *aio_cancel)
 {
 	typeof(&raio_set_cancel_fn) set_cancel;
+	bool aio = false;
 
 #ifdef CONFIG_AIO
-	if (iocb->ki_flags & IOCB_AIO_RW) {
+	aio = iocb->ki_flags & IOCB_AIO_RW;
+	if (aio)
 		kiocb_set_cancel_fn(iocb, aio_cancel);
-		return;
-	}
 #endif
 	set_cancel = symbol_get(raio_set_cancel_fn);
 	if (set_cancel) {
-		set_cancel(iocb, cancel);
+		WARN_ON(set_cancel(iocb, cancel) && aio);
 		symbol_put(raio_set_cancel_fn);
 	}
 }
