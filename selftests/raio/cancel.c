@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * io_cancel(2) of requests that the test devices hold: those that can be
- * cancelled, those that can't, those that end at the same moment. Each has one
- * event, and that says what the call has said.
+ * io_cancel(2): of requests that the test devices hold, of polls, of fsyncs;
+ * those that can be cancelled, those that can't, those that end at the same
+ * moment. Each has one event, and that says what the call has said.
  */
-#include <sys/eventfd.h>
-
 #include "raio_race.h"
+#include "raio_source.h"
 #include "raio_task.h"
-#include "raio_testdev.h"
 
 #define EVENTS		16
 #define LEN		PAGE
@@ -511,7 +509,7 @@ TEST_F(cancel, wakes)
  * what the call has said.
  */
 
-#define ROUNDS	3000
+#define ROUNDS	2000
 
 struct duel {
 	struct work *w;
@@ -702,6 +700,444 @@ TEST_F_TIMEOUT(cancel, or_destroy, 300)
 	EXPECT_MOVED(n - n / 3, &w->before, cancelled);
 }
 
+/* Polls. */
+
+static void submit_poll(struct __test_metadata *_metadata, struct work *w, unsigned int i,
+			const struct source *s)
+{
+	prep_poll(&w->io[i], s->fd, s->kind->events);
+	ASSERT_EQ(1, aio_submit_one(&w->aio, &w->io[i]));
+}
+
+/* The next event is that of request @i, which was a poll. */
+#define EXPECT_POLLED(w, i, result) do {						\
+	ASSERT_EQ(1, aio_wait(&(w)->aio, 1, (w)->ev));				\
+	EXPECT_EVENT(&(w)->ev[0], &(w)->io[i], (result));			\
+} while (0)
+
+TEST_F(cancel, polls)
+{
+	struct work *w = &self->w;
+	struct source s;
+	unsigned int i;
+
+	for (i = 0; i < NR_SOURCES; i++) {
+		source_open(_metadata, &s, i);
+		submit_poll(_metadata, w, 0, &s);
+		submit_poll(_metadata, w, 1, &s);
+		EXPECT_EQ(0, cancel(w, 0));
+		EXPECT_POLLED(w, 0, -ECANCELED);
+		EXPECT_EQ(-EINVAL, cancel(w, 0));
+		EXPECT_NO_EVENT(w);
+		/* The other one hears of what is to be told. */
+		ASSERT_EQ(0, s.kind->fire(&s));
+		EXPECT_POLLED(w, 1, s.kind->events);
+		EXPECT_EQ(-EINVAL, cancel(w, 1));
+		/* Ready already: it has ended. */
+		submit_poll(_metadata, w, 0, &s);
+		EXPECT_EQ(-EINVAL, cancel(w, 0));
+		EXPECT_POLLED(w, 0, s.kind->events);
+		source_close(&s);
+	}
+	EXPECT_MOVED(NR_SOURCES, &w->before, cancelled);
+	EXPECT_MOVED(0, &w->before, uncancelled);
+	EXPECT_EQ(NR_SOURCES, MOVED(&w->before, polled_inline) +
+			      MOVED(&w->before, polled_deferred));
+}
+
+/* It has let go of its file and of its queues, and its eventfd has counted it. */
+TEST_F(cancel, poll_of_what_was_closed)
+{
+	struct work *w = &self->w;
+	struct source s, count;
+	uint64_t n;
+
+	signal(SIGPIPE, SIG_IGN);
+	source_open(_metadata, &s, PIPE);
+	source_open(_metadata, &count, EVENTFD);
+	prep_poll(&w->io[0], s.fd, POLLIN);
+	w->io[0].aio_flags = IOCB_FLAG_RESFD;
+	w->io[0].aio_resfd = count.fd;
+	ASSERT_EQ(1, aio_submit_one(&w->aio, &w->io[0]));
+	close(s.fd);
+	EXPECT_EQ(0, cancel(w, 0));
+	EXPECT_POLLED(w, 0, -ECANCELED);
+	EXPECT_EQ(-EPIPE, one_byte_out(s.other));
+	EXPECT_TRUE(wait_for(polled(count.fd, POLLIN)));
+	EXPECT_EQ(8, read(count.fd, &n, 8));
+	EXPECT_EQ(1, n);
+	close(s.other);
+	close(count.fd);
+}
+
+/* While it is woken for nothing all the time, on several queues: it can always be. */
+TEST_F(cancel, poll_that_is_looked_at)
+{
+	struct work *w = &self->w;
+	uint64_t dice = 9;
+	struct source s;
+	unsigned int i;
+
+	source_open(_metadata, &s, DEVICE);
+	testdev_cmd("c1 hard 1000000000 200000 wake 0 0");
+	testdev_cmd("c1 soft 1000000000 300000 wake 1 %d", READABLE);
+	for (i = 0; i < 500 * long_run(10); i++) {
+		testdev_cmd("c1 queues %s", i % 2 ? "0" : "01");
+		submit_poll(_metadata, w, 0, &s);
+		testdev_cmd("c1 wake 0 0");
+		keep_distance(&dice);
+		ASSERT_EQ(0, cancel(w, 0));
+		EXPECT_POLLED(w, 0, -ECANCELED);
+	}
+	EXPECT_MOVED(i, &w->before, cancelled);
+	source_close(&s);
+}
+
+/* It is made ready at the same moment, or its queue goes. */
+FIXTURE(poll_race)
+{
+	struct work w;
+};
+
+FIXTURE_VARIANT(poll_race)
+{
+	int kind;
+	/* What is done to c1 at that moment, instead of making it ready. */
+	const char *cmd;
+};
+
+FIXTURE_VARIANT_ADD(poll_race, pipe)
+{
+	.kind = PIPE,
+};
+
+FIXTURE_VARIANT_ADD(poll_race, eventfd)
+{
+	.kind = EVENTFD,
+};
+
+FIXTURE_VARIANT_ADD(poll_race, epoll)
+{
+	.kind = EPOLL,
+};
+
+FIXTURE_VARIANT_ADD(poll_race, fifo)
+{
+	.kind = FIFO,
+};
+
+FIXTURE_VARIANT_ADD(poll_race, timer)
+{
+	.kind = TIMER,
+};
+
+FIXTURE_VARIANT_ADD(poll_race, device)
+{
+	.kind = DEVICE,
+};
+
+FIXTURE_VARIANT_ADD(poll_race, device_without_key)
+{
+	.kind = DEVICE_WITHOUT_KEY,
+};
+
+FIXTURE_VARIANT_ADD(poll_race, device_soft)
+{
+	.kind = DEVICE_SOFT,
+};
+
+FIXTURE_VARIANT_ADD(poll_race, device_hard)
+{
+	.kind = DEVICE_HARD,
+};
+
+FIXTURE_VARIANT_ADD(poll_race, woken_for_nothing)
+{
+	.kind = DEVICE, .cmd = "c1 wake 0 0",
+};
+
+FIXTURE_VARIANT_ADD(poll_race, queue_freed)
+{
+	.kind = DEVICE, .cmd = "c1 free 0",
+};
+
+FIXTURE_SETUP(poll_race)
+{
+	work_begin(_metadata, &self->w, &raio);
+}
+
+FIXTURE_TEARDOWN(poll_race)
+{
+	work_end(_metadata, &self->w);
+}
+
+struct poll_duel {
+	struct duel d;
+	struct source s;
+	int fire_ret;
+};
+
+static void fire(void *data)
+{
+	struct poll_duel *p = data;
+
+	p->fire_ret = p->d.cmd ? (int)testdev_try("%s", p->d.cmd) : p->s.kind->fire(&p->s);
+}
+
+TEST_F_TIMEOUT(poll_race, cancelled_or_ready, 300)
+{
+	struct work *w = &self->w;
+	struct poll_duel p = { .d.w = w, .d.cmd = variant->cmd };
+	const bool freed = p.d.cmd && strstr(p.d.cmd, "free");
+	unsigned int i, n = long_run(10) * ROUNDS, cancelled = 0;
+	struct rival rival;
+	long long res;
+
+	/* Each waits for RCU. */
+	if (freed)
+		n /= 20;
+	source_open(_metadata, &p.s, variant->kind);
+	rival_begin(_metadata, &rival, fire, &p);
+	for (i = 0; i < n; i++) {
+		submit_poll(_metadata, w, 0, &p.s);
+		race(&rival, cancel_it, &p.d);
+		ASSERT_EQ(0, p.fire_ret);
+		res = outcome(_metadata, w);
+		if (p.d.cancelled[0] == 0) {
+			cancelled++;
+			ASSERT_EQ(-ECANCELED, res);
+			/* It may still be on its way. */
+			ASSERT_TRUE(variant->cmd ||
+				    wait_for(polled(p.s.fd, p.s.kind->events)));
+		} else {
+			ASSERT_TRUE(p.d.cancelled[0] == -EAGAIN || p.d.cancelled[0] == -EINVAL);
+			ASSERT_EQ(freed ? POLLHUP : p.s.kind->events, res);
+		}
+		ASSERT_EQ(0, p.s.kind->drain(&p.s));
+	}
+	rival_end(&rival);
+	source_close(&p.s);
+	TH_LOG("%u of %u were cancelled", cancelled, n);
+	EXPECT_LT(0, cancelled);
+	if (variant->cmd && !freed) {
+		EXPECT_EQ(n, cancelled);
+	} else if (variant->kind != TIMER && variant->kind != DEVICE_SOFT &&
+		   variant->kind != DEVICE_HARD) {
+		EXPECT_GT(n, cancelled);
+	}
+	EXPECT_MOVED(cancelled, &w->before, cancelled);
+}
+
+/* Several that wait for one file, of which each other is cancelled. */
+TEST_F_TIMEOUT(poll_race, some_of_many, 300)
+{
+	struct work *w = &self->w;
+	struct poll_duel p = { .d.w = w, .d.cmd = variant->cmd };
+	unsigned int i, j, n = long_run(10) * 200;
+	long ret[EVENTS];
+	struct rival rival;
+
+	source_open(_metadata, &p.s, variant->kind);
+	rival_begin(_metadata, &rival, fire, &p);
+	for (i = 0; i < n; i++) {
+		for (j = 0; j < EVENTS; j++)
+			submit_poll(_metadata, w, j, &p.s);
+		rival_go(&rival);
+		for (j = 0; j < EVENTS; j++)
+			ret[j] = j % 2 ? cancel(w, j) : 1;
+		rival_wait(&rival);
+		ASSERT_EQ(0, p.fire_ret);
+		/* Who hears of nothing is cancelled, too. */
+		for (j = 0; variant->cmd && j < EVENTS; j += 2)
+			ret[j] = cancel(w, j);
+		ASSERT_EQ(EVENTS, aio_wait(&w->aio, EVENTS, w->ev));
+		for (j = 0; j < EVENTS; j++) {
+			struct iocb *io = (struct iocb *)w->ev[j].obj;
+
+			EXPECT_EVENT(&w->ev[j], io, w->ev[j].res);
+			ASSERT_EQ(ret[io - w->io] == 0, w->ev[j].res == -ECANCELED);
+			/* Each once. */
+			ASSERT_NE(2, ret[io - w->io]);
+			ret[io - w->io] = 2;
+		}
+		ASSERT_TRUE(variant->cmd || wait_for(polled(p.s.fd, p.s.kind->events)));
+		ASSERT_EQ(0, p.s.kind->drain(&p.s));
+	}
+	rival_end(&rival);
+	source_close(&p.s);
+}
+
+/*
+ * Fsyncs. A user's workers do so many at once; the others wait for their turn,
+ * and can be cancelled until it comes.
+ */
+
+#define WORKERS		64
+#define SYNCS		(WORKERS + 16)
+
+FIXTURE(fsync)
+{
+	struct raio_stats before;
+	struct aio aio;
+	int c0;
+	int c1;
+	struct iocb io[SYNCS];
+	struct io_event ev[SYNCS];
+};
+
+FIXTURE_SETUP(fsync)
+{
+	testdev_begin();
+	stats_now(_metadata, &self->before);
+	aio_begin(_metadata, &self->aio, &raio, SYNCS);
+	self->c0 = testdev_open("c0", 0);
+	self->c1 = testdev_open("c1", 0);
+	testdev_cmd("c1 mode hang");
+}
+
+FIXTURE_TEARDOWN(fsync)
+{
+	testdev_reset();
+	aio_end(_metadata, &self->aio);
+	close(self->c0);
+	close(self->c1);
+	EXPECT_MOVED(MOVED(&self->before, submitted), &self->before, completed);
+}
+
+static void submit_sync(struct __test_metadata *_metadata, struct aio *aio, struct iocb *io, int fd)
+{
+	iocb_prep(io, (uintptr_t)io / sizeof(*io) % 2 ? IOCB_CMD_FSYNC : IOCB_CMD_FDSYNC, fd, NULL,
+		  0, 0);
+	ASSERT_EQ(1, aio_submit_one(aio, io));
+}
+
+/* All workers are busy with c1, and these wait for them. */
+static void submit_all(struct __test_metadata *_metadata, struct aio *aio, struct iocb *io, int fd)
+{
+	unsigned int i;
+
+	for (i = 0; i < SYNCS; i++)
+		submit_sync(_metadata, aio, &io[i], fd);
+	testdev_cmd("c1 wait held %d", WORKERS);
+}
+
+#define EXPECT_SYNCED(i, result) do {						\
+	ASSERT_EQ(1, aio_wait(&self->aio, 1, self->ev));			\
+	EXPECT_EVENT(&self->ev[0], &self->io[i], (result));			\
+} while (0)
+
+TEST_F(fsync, queued)
+{
+	unsigned int i;
+
+	submit_all(_metadata, &self->aio, self->io, self->c1);
+	EXPECT_EQ(0, aio_poll(&self->aio, 1, self->ev));
+	/* In any order. */
+	for (i = WORKERS; i < SYNCS; i += 2) {
+		EXPECT_EQ(0, aio_cancel(&self->aio, &self->io[i]));
+		EXPECT_SYNCED(i, -ECANCELED);
+		EXPECT_EQ(-EINVAL, aio_cancel(&self->aio, &self->io[i]));
+	}
+	EXPECT_EQ(0, aio_cancel(&self->aio, &self->io[SYNCS - 1]));
+	EXPECT_SYNCED(SYNCS - 1, -ECANCELED);
+	/* Those that are being done go on. */
+	for (i = 0; i < WORKERS; i++)
+		EXPECT_EQ(-EAGAIN, aio_cancel(&self->aio, &self->io[i]));
+	EXPECT_EQ(0, aio_poll(&self->aio, 1, self->ev));
+	EXPECT_EQ(WORKERS, testdev_stat("c1", "started"));
+	/* The next that wasn't has its turn. */
+	testdev_cmd("c1 fail 1 %d", EIO);
+	ASSERT_EQ(1, aio_wait(&self->aio, 1, self->ev));
+	EXPECT_EQ(-EIO, self->ev[0].res);
+	testdev_cmd("c1 wait started %d", WORKERS + 1);
+	testdev_cmd("c1 wait held %d", WORKERS);
+	EXPECT_EQ(-EAGAIN, aio_cancel(&self->aio, &self->io[WORKERS + 1]));
+	testdev_cmd("c1 mode now");
+	testdev_cmd("c1 complete all");
+	ASSERT_EQ(SYNCS - 10, aio_wait(&self->aio, SYNCS - 10, self->ev));
+	for (i = 0; i < SYNCS - 10; i++)
+		EXPECT_EVENT(&self->ev[i], (struct iocb *)self->ev[i].obj, 0);
+	EXPECT_EQ(SYNCS - 9, testdev_stat("c1", "started"));
+	EXPECT_MOVED(9, &self->before, cancelled);
+}
+
+/* The context ends: those that wait are cancelled, those that don't are waited for. */
+TEST_F(fsync, end_of_the_context)
+{
+	struct call destroy = { .kind = DESTROY, .aio = self->aio };
+
+	submit_all(_metadata, &self->aio, self->io, self->c1);
+	call_start(_metadata, &destroy);
+	EXPECT_SLEEPS(&destroy);
+	EXPECT_TRUE(wait_for(MOVED(&self->before, cancelled) == SYNCS - WORKERS));
+	EXPECT_EQ(WORKERS, testdev_stat("c1", "held"));
+	testdev_cmd("c1 complete all");
+	EXPECT_RETURNS(0, &destroy);
+	self->aio.ctx = 0;
+	EXPECT_EQ(WORKERS, testdev_stat("c1", "started"));
+	EXPECT_MOVED(SYNCS - WORKERS, &self->before, cancelled);
+}
+
+/* Its turn comes at the same moment. */
+
+struct sync_duel {
+	struct aio *aio;
+	struct iocb *io;
+	long cancelled;
+	long done;
+};
+
+static void cancel_sync(void *data)
+{
+	struct sync_duel *d = data;
+
+	d->cancelled = aio_cancel(d->aio, d->io);
+}
+
+static void let_one_go(void *data)
+{
+	struct sync_duel *d = data;
+
+	d->done = testdev_try("c1 complete 1");
+}
+
+TEST_F_TIMEOUT(fsync, or_its_turn, 300)
+{
+	struct sync_duel d = { .aio = &self->aio, .io = &self->io[WORKERS] };
+	unsigned int i, j, n = long_run(10) * ROUNDS / 3, cancelled = 0;
+	struct rival rival;
+	struct iocb *io;
+
+	for (i = 0; i < WORKERS; i++)
+		submit_sync(_metadata, &self->aio, &self->io[i], self->c1);
+	rival_begin(_metadata, &rival, let_one_go, &d);
+	for (i = 0; i < n; i++) {
+		testdev_cmd("c1 wait held %d", WORKERS);
+		submit_sync(_metadata, &self->aio, d.io, self->c0);
+		race(&rival, cancel_sync, &d);
+		ASSERT_EQ(0, d.done);
+		ASSERT_EQ(2, aio_wait(&self->aio, 2, self->ev));
+		for (j = 0; j < 2; j++) {
+			io = (struct iocb *)self->ev[j].obj;
+			EXPECT_EVENT(&self->ev[j], io,
+				     io == d.io && !d.cancelled ? -ECANCELED : 0);
+			if (io != d.io)
+				submit_sync(_metadata, &self->aio, io, self->c1);
+		}
+		ASSERT_NE(self->ev[0].obj, self->ev[1].obj);
+		ASSERT_TRUE(d.cancelled == 0 || d.cancelled == -EAGAIN || d.cancelled == -EINVAL);
+		cancelled += d.cancelled == 0;
+	}
+	rival_end(&rival);
+	TH_LOG("%u of %u were cancelled", cancelled, n);
+	EXPECT_LT(0, cancelled);
+	EXPECT_GT(n, cancelled);
+	testdev_cmd("c1 complete all");
+	ASSERT_EQ(WORKERS, aio_wait(&self->aio, WORKERS, self->ev));
+	EXPECT_EQ(n - cancelled, testdev_stat("c0", "ended"));
+	EXPECT_MOVED(cancelled, &self->before, cancelled);
+}
+
 /* The end of the process, while two of its threads cancel what a third submits. */
 
 static void *cancels_thread(void *data)
@@ -714,6 +1150,7 @@ static void *cancels_thread(void *data)
 	return NULL;
 }
 
+/* Reads, and polls of what is never ready but always woken. */
 static void child(struct work *w)
 {
 	struct iocb *io = w->io;
@@ -728,7 +1165,10 @@ static void child(struct work *w)
 		if (pthread_create(&thread, NULL, cancels_thread, w))
 			_exit(2);
 	for (i = 0; ; i++) {
-		iocb_prep(&io[i % EVENTS], IOCB_CMD_PREAD, w->fd, w->buf, LEN, 0);
+		if (i % 3)
+			iocb_prep(&io[i % EVENTS], IOCB_CMD_PREAD, w->fd, w->buf, LEN, 0);
+		else
+			prep_poll(&io[i % EVENTS], w->fd, POLLPRI);
 		if (aio_submit_one(&w->aio, &io[i % EVENTS]) != 1)
 			aio_poll(&w->aio, EVENTS, w->ev);
 	}
@@ -747,6 +1187,8 @@ TEST_F_TIMEOUT(cancel, or_exit, 300)
 		testdev_cmd("c0 reset");
 		testdev_cmd("c0 cancel %s", how[i % 4]);
 		testdev_cmd("c0 mode %s", modes[i % 4]);
+		testdev_cmd("c0 queues %s", i % 8 < 4 ? "0" : "01");
+		testdev_cmd("c0 hard 1000000 300000 wake 0 0");
 		pid = fork();
 		ASSERT_LE(0, pid);
 		if (!pid)
