@@ -8,8 +8,8 @@
  */
 #include <sys/mman.h>
 
+#include "raio_source.h"
 #include "raio_task.h"
-#include "raio_testdev.h"
 
 #define EVENTS		4
 #define LEN		PAGE
@@ -595,6 +595,104 @@ TEST_F(unload, refused_while_two_files_are_stuck)
 	EXPECT_IN_USE();
 	testdev_cmd("c0 complete all");
 	EXPECT_REMOVABLE_SOON();
+}
+
+/*
+ * A poll has its file: of the device, or of what leads to it, it keeps what it
+ * is a request of. It ends with the ring, and the rest then, too.
+ */
+
+enum { ITSELF, EACH_OTHER, BY_AN_EPOLL, IN_A_SOCKET, NR_POLLS };
+
+static int poll_itself(struct aio *aio, unsigned int what)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	struct aio other = { .ops = &raio };
+	static struct iocb io[2];
+	int ep, fds[2];
+
+	if (use(aio, 1, -1, NULL))
+		return 1;
+	switch (what) {
+	case ITSELF:
+		prep_poll(&io[0], aio->dev, POLLIN);
+		break;
+	case EACH_OTHER:
+		if (use(&other, 1, -1, NULL))
+			return 2;
+		prep_poll(&io[0], other.dev, POLLIN);
+		prep_poll(&io[1], aio->dev, POLLIN);
+		if (aio_submit_one(&other, &io[1]) != 1)
+			return 3;
+		break;
+	case BY_AN_EPOLL:
+		ep = epoll_create1(EPOLL_CLOEXEC);
+		if (epoll_ctl(ep, EPOLL_CTL_ADD, aio->dev, &event))
+			return 4;
+		prep_poll(&io[0], ep, POLLIN);
+		break;
+	case IN_A_SOCKET:
+		if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, fds) ||
+		    send_fds(fds[0], &aio->dev, 1))
+			return 5;
+		prep_poll(&io[0], fds[1], POLLPRI);
+		break;
+	}
+	return aio_submit_one(aio, &io[0]) != 1;
+}
+
+TEST_F(unload, after_polls_of_itself)
+{
+	unsigned int i;
+	pid_t pid;
+
+	for (i = 0; i < 3 * NR_POLLS; i++) {
+		FORK_CHILD(pid);
+		if (!pid) {
+			char arg[16];
+			int err = poll_itself(&self->aio, i / 3);
+
+			if (err || i % 3 == 0)
+				_exit(err);
+			snprintf(arg, sizeof(arg), "%d", self->line.fds[1]);
+			fcntl(self->line.fds[1], F_SETFD, 0);
+			if (i % 3 == 1)
+				execl("/proc/self/exe", "unload", "--hold", arg, NULL);
+			line_tell(self->line.fds[1]);
+			for (;;)
+				pause();
+		}
+		if (i % 3) {
+			ASSERT_TRUE(line_wait(self->line.fds[0]));
+			if (i % 3 == 2)
+				kill(pid, SIGKILL);
+			else
+				line_tell(self->line.fds[0]);
+		}
+		EXPECT_EQ(i % 3 == 2, was_killed(wait_child(pid)));
+		EXPECT_REMOVABLE_SOON();
+	}
+}
+
+TEST_F(unload, polls_of_itself_end_with_the_ring)
+{
+	unsigned int i;
+
+	for (i = 0; i < 4; i++) {
+		ASSERT_EQ(0, poll_itself(&self->aio, ITSELF));
+		if (i % 2) {
+			EXPECT_EQ(0, aio_destroy(&self->aio, self->aio.ctx));
+			EXPECT_EQ(0, close(self->aio.dev));
+			EXPECT_REMOVABLE();
+			continue;
+		}
+		EXPECT_EQ(0, close(self->aio.dev));
+		EXPECT_IN_USE();
+		EXPECT_EQ(1, raio_nr("nr_contexts"));
+		munmap((void *)self->aio.ctx, PAGE);
+		EXPECT_REMOVABLE_SOON();
+	}
+	self->aio.dev = -1;
 }
 
 /* Opened at any time while it comes and goes. */
