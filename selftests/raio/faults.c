@@ -10,8 +10,10 @@
  * injection; there is nothing to test without.
  */
 #include <dirent.h>
+#include <poll.h>
 
 #include "raio_target.h"
+#include "raio_testdev.h"
 
 #define DEBUGFS		"/sys/kernel/debug/"
 /* No call has as many things that can fail. */
@@ -1059,6 +1061,75 @@ TEST_F_TIMEOUT(submit, many, 300)
 	sweep_submit(_metadata, &self->state, variant->name, MOST_REQUESTS, 2 + 4 * MOST_REQUESTS);
 	/* A pointer, an iocb, a key in each pass. */
 	EXPECT_LE(ARRAY_SIZE(passes) * 3 * (MOST_REQUESTS - 2), self->state.partly);
+}
+
+/* A poll of a device with four wait queues: if it is refused, nobody is left on them. */
+FIXTURE(poll)
+{
+	struct state state;
+};
+
+FIXTURE_SETUP(poll)
+{
+	struct state *s = &self->state;
+
+	testdev_begin();
+	state_begin(_metadata, s);
+	s->target.fd = testdev_open("c1", 0);
+	testdev_cmd("c1 ready 0");
+	testdev_cmd("c1 queues 0123");
+	s->nr_events = 1;
+	make_context(_metadata, s);
+	s->rest = rest_now();
+}
+
+FIXTURE_TEARDOWN(poll)
+{
+	EXPECT_EQ(0, raio_destroy(self->state.dev, self->state.ctx));
+	state_end(_metadata, &self->state);
+	testdev_reset();
+}
+
+static void prepare_poll(struct __test_metadata *_metadata, struct state *self)
+{
+	(void)_metadata;
+	iocb_prep(&self->io[0], IOCB_CMD_POLL, self->target.fd, (void *)POLLIN, 0, 0);
+	self->iop[0] = &self->io[0];
+}
+
+static void check_poll(struct __test_metadata *_metadata, struct state *self, long ret,
+		       enum kind kind)
+{
+	struct aio aio = { .ops = &raio, .dev = self->dev, .ctx = self->ctx };
+	unsigned int i;
+
+	if (ret < 0 && !handle_refused(_metadata, self, ret, kind))
+		expect_error(_metadata, ret, kind);
+	if (ret == 1) {
+		testdev_cmd("c1 fire 3 %d", POLLIN);
+		EXPECT_EQ(1, aio_wait(&aio, 1, self->ev));
+		EXPECT_EVENT(&self->ev[0], &self->io[0], POLLIN);
+		testdev_cmd("c1 ready 0");
+	}
+	for (i = 0; i < 4; i++)
+		testdev_cmd("c1 free %u", i);
+	EXPECT_EQ(0, aio_poll(&aio, 1, self->ev));
+}
+
+TEST_F_TIMEOUT(poll, several_queues, 300)
+{
+	const struct sweep sweep = {
+		.name = "poll",
+		.prepare = prepare_poll,
+		.call = call_submit,
+		.check = check_poll,
+		/* The request, three more places; as for other requests. */
+		.errors = { [SLAB] = 4, [COPY] = 5 },
+		.faults = 9,
+	};
+
+	self->state.nr = 1;
+	run_sweep(_metadata, &self->state, &sweep);
 }
 
 int main(int argc, char **argv)
