@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! How the cost of operations grows with what there is: contexts, events,
-//! slots of the ring. Makes tables and JSON, and judges what should be flat.
+//! slots of the ring, requests in flight. Makes tables and JSON, and judges what should be flat.
 
 mod measure;
 mod report;
@@ -17,6 +17,7 @@ use std::{fs::File, io, path::PathBuf};
 const EVENTS: [usize; 6] = [1, 4, 16, 64, 256, 1_024];
 const MIN_NR: [usize; 3] = [1, 16, 256];
 const RINGS: [usize; 6] = [64, 256, 1_024, 4_096, 16_384, 65_536];
+const IN_FLIGHT: [usize; 5] = [10, 100, 1_000, 10_000, 100_000];
 const CONTEXTS: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 
 /// What to measure.
@@ -44,9 +45,20 @@ enum Part {
     Wakeups,
     /// Large rings
     Rings,
+    /// Cancelling one of many requests
+    Cancel,
     /// Finding one of many contexts
     Lookup,
 }
+
+/// All of them. Lookup is the last: its contexts are there until the process ends.
+const PARTS: [Part; 5] = [
+    Part::Getevents,
+    Part::Wakeups,
+    Part::Rings,
+    Part::Cancel,
+    Part::Lookup,
+];
 
 /// Measures, prints tables and verdicts; false if something of raio's isn't as
 /// flat as it should be.
@@ -56,13 +68,13 @@ pub(crate) fn run(args: &Args) -> io::Result<bool> {
         rounds: args.rounds,
     };
     let mut report = Report::new(Machine::read(&args.note)?);
-    // Lookup is the last: its contexts are there until the process ends.
-    for part in [Part::Getevents, Part::Wakeups, Part::Rings, Part::Lookup] {
+    for part in PARTS {
         if args.parts.is_empty() || args.parts.contains(&part) {
             report.add(match part {
                 Part::Getevents => bench.getevents()?,
                 Part::Wakeups => bench.wakeups()?,
                 Part::Rings => bench.rings()?,
+                Part::Cancel => bench.cancel()?,
                 Part::Lookup => bench.lookup()?,
             });
         }
@@ -150,6 +162,14 @@ impl Bench {
             laps.add(self.point(n, lap, |peer| measure::events(peer, n, lap, measure::BATCH))?);
         }
         Ok(vec![setups, lives, single, laps])
+    }
+
+    fn cancel(&self) -> io::Result<Vec<Series>> {
+        let mut cancel = Series::new("cancel one, ns", "in flight", Shape::Flat(1.3));
+        for n in IN_FLIGHT {
+            cancel.add(self.point(n, measure::CANCELS, |peer| measure::cancels(peer, n))?);
+        }
+        Ok(vec![cancel])
     }
 
     fn lookup(&self) -> io::Result<Vec<Series>> {

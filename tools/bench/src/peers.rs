@@ -5,7 +5,7 @@ use crate::requests::Requests;
 use libc::timespec;
 use raio::{
     raw,
-    sys::{io_event, raio_destroy, raio_getevents, raio_setup, raio_submit},
+    sys::{io_event, iocb, raio_cancel, raio_destroy, raio_getevents, raio_setup, raio_submit},
 };
 use std::{io, os::fd::AsRawFd, os::fd::OwnedFd, ptr};
 
@@ -19,6 +19,10 @@ pub(crate) trait Peer: Sync {
     fn destroy(&self, ctx: u64) -> io::Result<()>;
     /// Starts the first `n` of the requests and returns how many were taken.
     fn submit(&self, ctx: u64, requests: &mut Requests, n: usize) -> io::Result<usize>;
+    /// Cancels a request that was taken, whose event then comes.
+    fn cancel(&self, ctx: u64, iocb: *mut iocb) -> io::Result<()>;
+    /// What the event of such a request has for a result.
+    fn cancelled(&self) -> i64;
     /// Reads up to as many events as there is room for, waits for `min_nr`,
     /// without a timeout for as long as it takes, and returns how many.
     fn getevents(
@@ -61,7 +65,7 @@ impl Peer for Raio {
             ctx,
             ..Default::default()
         };
-        // SAFETY: There are no requests, and nobody here reads the ring.
+        // SAFETY: No request touches memory, and nobody here reads the ring.
         unsafe { raw::destroy(self.0.as_raw_fd(), &mut arg) }?;
         Ok(())
     }
@@ -75,6 +79,19 @@ impl Peer for Raio {
         };
         // SAFETY: The requests touch no memory.
         unsafe { raw::submit(self.0.as_raw_fd(), &mut arg) }.map(|n| n as usize)
+    }
+
+    fn cancel(&self, ctx: u64, iocb: *mut iocb) -> io::Result<()> {
+        let mut arg = raio_cancel {
+            ctx,
+            iocb: iocb.addr() as u64,
+            ..Default::default()
+        };
+        raw::cancel(self.0.as_raw_fd(), &mut arg).map(drop)
+    }
+
+    fn cancelled(&self) -> i64 {
+        -i64::from(libc::ECANCELED)
     }
 
     fn getevents(
@@ -113,7 +130,7 @@ impl Peer for KernelAio {
     }
 
     fn destroy(&self, ctx: u64) -> io::Result<()> {
-        // SAFETY: There are no requests, and nobody here reads the ring.
+        // SAFETY: No request touches memory, and nobody here reads the ring.
         number(unsafe { libc::syscall(libc::SYS_io_destroy, ctx) })?;
         Ok(())
     }
@@ -122,6 +139,21 @@ impl Peer for KernelAio {
         let iocbs = requests.pointers(n);
         // SAFETY: The requests touch no memory.
         number(unsafe { libc::syscall(libc::SYS_io_submit, ctx, n, iocbs) })
+    }
+
+    fn cancel(&self, ctx: u64, iocb: *mut iocb) -> io::Result<()> {
+        let mut event = io_event::default();
+        // SAFETY: It may write to `event`.
+        match number(unsafe { libc::syscall(libc::SYS_io_cancel, ctx, iocb, &raw mut event) }) {
+            // So it says that it does.
+            Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// A poll that isn't ready for anything.
+    fn cancelled(&self) -> i64 {
+        0
     }
 
     fn getevents(

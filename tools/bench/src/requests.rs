@@ -1,34 +1,67 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Requests that end while they are submitted and do the least there is to
-//! do: reads of `/dev/null`. So what is measured is the way to it and back.
+//! Requests that do the least there is to do. Reads of `/dev/null` end while
+//! they are submitted, so what is measured is the way to it and back; polls of
+//! a socket that nobody writes to never end.
 
-use raio::sys::{io_event, iocb, IOCB_CMD_PREAD};
-use std::{fs::File, io, os::fd::AsRawFd};
+use raio::sys::{io_event, iocb, IOCB_CMD_POLL, IOCB_CMD_PREAD};
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+};
 
 /// Some of them, which can be submitted again and again.
 pub(crate) struct Requests {
-    _null: File,
+    _files: Vec<OwnedFd>,
     _iocbs: Vec<iocb>,
     pointers: Vec<*mut iocb>,
 }
 
 impl Requests {
-    /// `n` of them.
+    /// `n` that end at once.
     pub(crate) fn new(n: usize) -> io::Result<Self> {
-        let null = File::open("/dev/null")?;
-        let one = |i| iocb {
-            aio_data: i as u64,
+        let null = OwnedFd::from(File::open("/dev/null")?);
+        let one = iocb {
             aio_lio_opcode: IOCB_CMD_PREAD as _,
             aio_fildes: null.as_raw_fd() as u32,
             ..Default::default()
         };
-        let mut iocbs: Vec<iocb> = (0..n).map(one).collect();
+        Ok(Self::all(n, one, vec![null]))
+    }
+
+    /// `n` that wait until they are cancelled.
+    pub(crate) fn waiting(n: usize) -> io::Result<Self> {
+        let (ours, other) = UnixStream::pair()?;
+        let one = iocb {
+            aio_lio_opcode: IOCB_CMD_POLL as _,
+            aio_fildes: ours.as_raw_fd() as u32,
+            aio_buf: libc::POLLIN as u64,
+            ..Default::default()
+        };
+        Ok(Self::all(n, one, vec![ours.into(), other.into()]))
+    }
+
+    /// `n` like that one.
+    fn all(n: usize, one: iocb, files: Vec<OwnedFd>) -> Self {
+        let numbered = |i| iocb {
+            aio_data: i as u64,
+            ..one
+        };
+        let mut iocbs: Vec<iocb> = (0..n).map(numbered).collect();
         let first = iocbs.as_mut_ptr();
-        Ok(Self {
+        Self {
             pointers: (0..n).map(|i| first.wrapping_add(i)).collect(),
             _iocbs: iocbs,
-            _null: null,
-        })
+            _files: files,
+        }
+    }
+
+    /// Where the request with that number is.
+    pub(crate) fn pointer(&self, i: usize) -> *mut iocb {
+        self.pointers[i]
     }
 
     /// Where the pointers to the first `n` are.
@@ -38,15 +71,25 @@ impl Requests {
 
     /// Fails unless these are the events of the first requests, in their order.
     pub(crate) fn check(&self, events: &[io_event]) -> io::Result<()> {
-        let wrong = events.iter().enumerate().find(|(i, event)| {
+        self.check_those(0..events.len(), 0, events)
+    }
+
+    /// Fails unless these are the events of those requests, in their order, with
+    /// that result.
+    pub(crate) fn check_those(
+        &self,
+        those: impl Iterator<Item = usize>,
+        res: i64,
+        events: &[io_event],
+    ) -> io::Result<()> {
+        let wrong = those.zip(events).find(|(i, event)| {
             (event.data, event.obj) != (*i as u64, self.pointers[*i].addr() as u64)
-                || (event.res, event.res2) != (0, 0)
+                || (event.res, event.res2) != (res, 0)
         });
         match wrong {
             None => Ok(()),
             Some((i, event)) => Err(io::Error::other(format!(
-                "event {i} of {} isn't that of its request: {event:?}",
-                events.len()
+                "the event of request {i} isn't that: {event:?}"
             ))),
         }
     }
@@ -75,5 +118,7 @@ mod tests {
             ..event(0)
         };
         assert!(requests.check(&[bad]).is_err());
+        assert!(requests.check_those([0].into_iter(), -5, &[bad]).is_ok());
+        assert!(requests.check_those([1].into_iter(), -5, &[bad]).is_err());
     }
 }

@@ -19,6 +19,8 @@ pub(crate) const SETUPS: usize = 4;
 pub(crate) const SINGLES: usize = 4_096;
 /// Events that are posted and read at once.
 pub(crate) const BATCH: usize = 32;
+/// Requests that are cancelled, of those in flight.
+pub(crate) const CANCELS: usize = 8;
 /// Lookups, of as many contexts if there are so many.
 pub(crate) const LOOKUPS: usize = 1_024;
 
@@ -105,6 +107,22 @@ pub(crate) fn events(peer: &dyn Peer, n: usize, total: usize, batch: usize) -> i
             })?;
             requests.check(&events)?;
         }
+        Ok(watch.ns())
+    })
+}
+
+/// Cancels some of `n` requests that are in flight, from all over.
+pub(crate) fn cancels(peer: &dyn Peer, n: usize) -> io::Result<u64> {
+    with_context(peer, n, |ctx| {
+        let mut requests = Requests::waiting(n)?;
+        all(peer.submit(ctx, &mut requests, n)?, n)?;
+        settle();
+        let mut watch = Stopwatch::new();
+        watch
+            .time(|| spread(n, CANCELS).try_for_each(|i| peer.cancel(ctx, requests.pointer(i))))?;
+        let mut events = [io_event::default(); CANCELS];
+        all(peer.getevents(ctx, CANCELS, &mut events, None)?, CANCELS)?;
+        requests.check_those(spread(n, CANCELS), peer.cancelled(), &events)?;
         Ok(watch.ns())
     })
 }
