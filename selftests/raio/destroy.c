@@ -58,7 +58,7 @@ TEST_F(destroy, bad_handles)
 	const aio_context_t ctx = self->aio.ctx;
 	const aio_context_t handles[] = {
 		1, 8, PAGE, -1UL, -PAGE, ctx + 1, ctx + 4, ctx + sizeof(struct raio_ring),
-		ctx + PAGE, ctx - PAGE, ctx | 1UL << 63,
+		ctx + PAGE, ctx - PAGE, ctx ^ 1UL << (__BITS_PER_LONG - 1),
 	};
 	unsigned int i;
 

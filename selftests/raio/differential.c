@@ -104,7 +104,7 @@ struct diff_case {
 	enum fds fd;
 	enum bufs buf;
 	unsigned int odd;
-	unsigned long len;
+	__u64 len;
 	long long offset;
 	unsigned int rw_flags;
 	unsigned int reserved;
@@ -121,9 +121,9 @@ static void make_case(struct diff_case *c, uint64_t *state, uint64_t rw_flags)
 		BUF_BEGIN, BUF_END, BUF_BEGIN, BUF_OVER_END, BUF_ODD, BUF_RO, BUF_NULL, BUF_KERNEL,
 	};
 	static const unsigned int odd[] = { 512, 1, 4, 256, 511, 4095 };
-	static const unsigned long lens[] = {
-		4096, 512, 8192, 0, 16 * 4096, 20 * 4096, 513, 1, 511, 4097, 1UL << 40, LONG_MAX,
-		1UL << 63, -1UL,
+	static const __u64 lens[] = {
+		4096, 512, 8192, 0, 16 * 4096, 20 * 4096, 513, 1, 511, 4097, 1ULL << 40, LLONG_MAX,
+		1ULL << 63, -1ULL,
 	};
 	static const long long offsets[] = {
 		0, 4096, 65536, 512, FILE_SIZE - 512, FILE_SIZE, 1, 511, FILE_SIZE - 1,
@@ -163,7 +163,7 @@ static void *case_buf(const struct side *s, const struct diff_case *c)
 	case BUF_NULL:
 		return NULL;
 	case BUF_KERNEL:
-		return KERNEL_ADDR;
+		return KERNEL_PTR;
 	default:
 		return s->buf;
 	}
@@ -184,7 +184,8 @@ static void run_case(struct __test_metadata *_metadata, struct side *s, const st
 	struct iocb io;
 
 	memset(out, 0, sizeof(*out));
-	iocb_prep(&io, c->opcode, s->fds[c->fd], case_buf(s, c), c->len, c->offset);
+	iocb_prep(&io, c->opcode, s->fds[c->fd], case_buf(s, c), 0, c->offset);
+	io.aio_nbytes = c->len;
 	io.aio_rw_flags = c->rw_flags;
 	io.aio_reserved2 = c->reserved;
 	out->ret = aio_submit_one(&s->aio, &io);
@@ -252,7 +253,7 @@ TEST_F(differential, same_as_kernel_aio)
 		if (i % 30 == 29 || c.offset > (long long)FILE_SIZE)
 			compare_files(_metadata, self->side, a, b);
 		ASSERT_EQ(KSFT_PASS, _metadata->exit_code) {
-			TH_LOG("case %u: opcode %u, fd %u, buffer %u (%u), %lu bytes at %lld", i,
+			TH_LOG("case %u: opcode %u, fd %u, buffer %u (%u), %llu bytes at %lld", i,
 			       c.opcode, c.fd, c.buf, c.odd, c.len, c.offset);
 			TH_LOG("rw_flags %#x, reserved %u", c.rw_flags, c.reserved);
 		}

@@ -237,7 +237,7 @@ TEST_F(eventfd, order_of_errors)
 	io.aio_lio_opcode = 0xffff;
 	EXPECT_REFUSED(-EBADF, &self->fed.aio, &io);
 	prep(&self->fed, &io, self->fed.zero, -1);
-	io.aio_buf = (uintptr_t)KERNEL_ADDR;
+	io.aio_buf = KERNEL_ADDR;
 	EXPECT_REFUSED(-EBADF, &self->fed.aio, &io);
 	prep(&self->fed, &io, self->fed.zero, -1);
 	io.aio_rw_flags = 1U << 31;
@@ -264,7 +264,7 @@ TEST_F(eventfd, not_told_of_what_is_refused)
 		if (i % 5 == 0)
 			io.aio_lio_opcode = 0xffff;
 		if (i % 5 == 1)
-			io.aio_buf = (uintptr_t)KERNEL_ADDR;
+			io.aio_buf = KERNEL_ADDR;
 		if (i % 5 == 2)
 			io.aio_rw_flags = 1U << 31;
 		if (i % 5 == 3)

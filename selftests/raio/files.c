@@ -91,7 +91,8 @@ TEST_F(files, longest_request)
 	struct iocb io;
 
 	iocb_prep(&io, IOCB_CMD_PWRITE, open("/dev/null", O_RDWR | O_CLOEXEC), self->buf,
-		  1UL << 40, 0);
+		  0, 0);
+	io.aio_nbytes = 1ULL << 40;
 	EXPECT_RESULT(INT_MAX & ~(PAGE - 1), &self->aio, &io);
 	io.aio_nbytes = INT_MAX & ~(PAGE - 1);
 	EXPECT_RESULT(INT_MAX & ~(PAGE - 1), &self->aio, &io);
@@ -224,7 +225,7 @@ TEST_F(files, not_readable)
 		iocb_prep(&io, IOCB_CMD_PREAD, fds[i], self->buf, PAGE, 0);
 		EXPECT_REFUSED(-EINVAL, &self->aio, &io);
 		/* Which is found out before the buffer is looked at. */
-		io.aio_buf = (uintptr_t)KERNEL_ADDR;
+		io.aio_buf = KERNEL_ADDR;
 		EXPECT_REFUSED(-EINVAL, &self->aio, &io);
 	}
 }

@@ -234,6 +234,14 @@ TEST_F(getevents, timeout_not_shorter)
 	expect_posted(_metadata, ev, &io, 1, 4);
 }
 
+/* For a 32-bit program the upper half of tv_nsec is padding. */
+static long long timespec_ns(const struct __kernel_timespec *ts)
+{
+	long long nsec = __BITS_PER_LONG == 32 ? (__u32)ts->tv_nsec : ts->tv_nsec;
+
+	return ts->tv_sec * 1000000000LL + nsec;
+}
+
 /* To the nanosecond, and never too early. A timespec need not be normal, just positive. */
 TEST_F(getevents, timeout_not_shorter_by_a_nanosecond)
 {
@@ -249,7 +257,7 @@ TEST_F(getevents, timeout_not_shorter_by_a_nanosecond)
 	for (i = 0; i < 100; i++) {
 		struct __kernel_timespec random = { .tv_nsec = next_random(&state) % (2 * MS) };
 		struct __kernel_timespec *timeout = i < ARRAY_SIZE(odd) ? &odd[i] : &random;
-		long long ns = timeout->tv_sec * 1000000000LL + timeout->tv_nsec;
+		long long ns = timespec_ns(timeout);
 		long long begin = now_ns();
 		struct io_event ev;
 

@@ -180,7 +180,7 @@ static void scribble(struct attack *a, size_t offset, const void *from, size_t l
 
 	if (a->mem >= 0) {
 		/* It fails when there is no ring any more. */
-		if (pwrite(a->mem, from, len, (off_t)to) < 0 && errno != EIO)
+		if (pwrite(a->mem, from, len, (uintptr_t)to) < 0 && errno != EIO)
 			count(&a->wrong, 1);
 	} else if (len == sizeof(__u64)) {
 		__atomic_store_n((__u64 *)to, *(__u64 *)from, __ATOMIC_RELAXED);

@@ -21,7 +21,7 @@ enum resource { CONTEXTS, REQUESTS, RING_BYTES, NR_RESOURCES };
 static const char *const resource_name[NR_RESOURCES] = { "contexts", "requests", "ring_bytes" };
 
 struct amounts {
-	unsigned long v[NR_RESOURCES];
+	unsigned long long v[NR_RESOURCES];
 };
 
 /* The two kinds of limits: for all users together, and for each. */
@@ -34,7 +34,7 @@ static void sysctl_path(char *path, size_t size, const char *prefix, enum resour
 	snprintf(path, size, SYSCTLS "%s_%s", prefix, resource_name[which]);
 }
 
-static unsigned long sysctl_get(const char *prefix, enum resource which)
+static unsigned long long sysctl_get(const char *prefix, enum resource which)
 {
 	char path[128], buf[32] = "";
 	int fd;
@@ -44,7 +44,7 @@ static unsigned long sysctl_get(const char *prefix, enum resource which)
 	if (fd < 0 || read(fd, buf, sizeof(buf) - 1) <= 0)
 		ksft_exit_fail_msg("%s: %s\n", path, strerror(errno));
 	close(fd);
-	return strtoul(buf, NULL, 10);
+	return strtoull(buf, NULL, 10);
 }
 
 static int sysctl_write(const char *prefix, enum resource which, const char *str)
@@ -55,17 +55,17 @@ static int sysctl_write(const char *prefix, enum resource which, const char *str
 	return write_str(path, str);
 }
 
-static void limit_set(enum whose whose, enum resource which, unsigned long to)
+static void limit_set(enum whose whose, enum resource which, unsigned long long to)
 {
 	char str[32];
 
-	snprintf(str, sizeof(str), "%lu", to);
+	snprintf(str, sizeof(str), "%llu", to);
 	if (sysctl_write(limit_prefix[whose], which, str))
 		ksft_exit_fail_msg("%s_%s can't be written\n", limit_prefix[whose],
 				   resource_name[which]);
 }
 
-static unsigned long used(enum resource which)
+static unsigned long long used(enum resource which)
 {
 	return sysctl_get("nr", which);
 }
@@ -271,7 +271,7 @@ static int peer_end(struct peer *peer)
 /* The limits as they were, an open device, and nothing in use. */
 struct base {
 	int dev;
-	unsigned long saved[NR_WHOSE][NR_RESOURCES];
+	unsigned long long saved[NR_WHOSE][NR_RESOURCES];
 	struct amounts cost;
 };
 
@@ -289,7 +289,7 @@ static void base_begin(struct __test_metadata *_metadata, struct base *base)
 	base->dev = raio_open();
 	ASSERT_LE(0, base->dev);
 	ASSERT_TRUE(wait_for(nothing_used())) {
-		TH_LOG("somebody else has %lu contexts", used(CONTEXTS));
+		TH_LOG("somebody else has %llu contexts", used(CONTEXTS));
 	}
 	ASSERT_EQ(0, make(base->dev, EVENTS, &made));
 	base->cost = cost_of(&made);
@@ -309,7 +309,7 @@ static void base_end(struct __test_metadata *_metadata, struct base *base)
 		limit_set(EACH, i, base->saved[EACH][i]);
 	}
 	EXPECT_TRUE(wait_for(nothing_used())) {
-		TH_LOG("left: %lu contexts, %lu requests, %lu bytes", used(CONTEXTS),
+		TH_LOG("left: %llu contexts, %llu requests, %llu bytes", used(CONTEXTS),
 		       used(REQUESTS), used(RING_BYTES));
 	}
 	EXPECT_TRUE(wait_for(!raio_live()));
@@ -427,7 +427,7 @@ TEST_F(counters, failed_setup)
 		{ -EINVAL, { .nr_events = 1, .ctxp = (uintptr_t)&zero, .flags = 1 }, "flags" },
 		{ -EINVAL, { .nr_events = 1, .ctxp = (uintptr_t)&zero, .id = 1 }, "id" },
 		{ -EFAULT, { .nr_events = 1, .ctxp = 0 }, "no ctxp" },
-		{ -EFAULT, { .nr_events = 1, .ctxp = (uintptr_t)KERNEL_ADDR }, "kernel" },
+		{ -EFAULT, { .nr_events = 1, .ctxp = KERNEL_ADDR }, "kernel" },
 		{
 			-EFAULT,
 			{ .nr_events = 1, .ctxp = (uintptr_t)map_read_only(&zero, sizeof(zero)) },
@@ -494,7 +494,7 @@ TEST_F(counters, mapping_is_all_that_is_left)
 	EXPECT_EQ(0, kill(pid, SIGKILL));
 	EXPECT_EQ(SIGKILL, WTERMSIG(wait_child(pid)));
 	EXPECT_USED(self->base.cost);
-	EXPECT_EQ(0, munmap((void *)made.ctx, made.ring_size));
+	EXPECT_EQ(0, munmap((void *)(uintptr_t)made.ctx, made.ring_size));
 	EXPECT_TRUE(wait_for(nothing_used()));
 }
 
@@ -662,7 +662,7 @@ TEST_F(limit, exact)
 
 TEST_F(limit, one_less)
 {
-	const unsigned long cost = self->base.cost.v[variant->which];
+	const unsigned long long cost = self->base.cost.v[variant->which];
 	struct amounts sum = { };
 	struct raio_setup made;
 	unsigned int i;
@@ -695,8 +695,8 @@ TEST_F(limit, largest)
 {
 	struct raio_setup made;
 
-	limit_set(variant->whose, variant->which, ULONG_MAX);
-	EXPECT_EQ(ULONG_MAX, sysctl_get(limit_prefix[variant->whose], variant->which));
+	limit_set(variant->whose, variant->which, ULLONG_MAX);
+	EXPECT_EQ(ULLONG_MAX, sysctl_get(limit_prefix[variant->whose], variant->which));
 	EXPECT_EQ(0, make(self->base.dev, EVENTS, &made));
 }
 
@@ -776,7 +776,7 @@ struct race {
 	unsigned int made;
 	unsigned int refused;
 	unsigned int wrong;
-	unsigned long most_used;
+	unsigned long long most_used;
 };
 
 static void note_held(struct race *race)
@@ -827,7 +827,7 @@ static void *sample_thread(void *data)
 	struct race *race = data;
 
 	while (!__atomic_load_n(&race->done, __ATOMIC_ACQUIRE)) {
-		unsigned long now = used(CONTEXTS);
+		unsigned long long now = used(CONTEXTS);
 
 		if (now > race->most_used)
 			race->most_used = now;
@@ -1204,7 +1204,9 @@ TEST_F(files, garbage)
 
 TEST_F(files, written_and_read)
 {
-	static const unsigned long numbers[] = { 0, 1, 65536, 1UL << 40, ULONG_MAX };
+	static const unsigned long long numbers[] = {
+		0, 1, 65536, 1ULL << 40, ULLONG_MAX,
+	};
 	unsigned int i, whose, n;
 
 	for (whose = 0; whose < NR_WHOSE; whose++) {

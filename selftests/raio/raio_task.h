@@ -167,6 +167,8 @@ static inline bool task_in_call(pid_t tid, enum call_kind kind, const struct aio
 		return task_in(tid, __NR_close, 0);
 	if (aio->ops->is_raio)
 		return task_in(tid, __NR_ioctl, cmd[kind]);
+	if (kind == GETEVENTS && task_in(tid, NR_PGETEVENTS, 0))
+		return true;
 	return task_in(tid, kernel[kind], 0);
 }
 

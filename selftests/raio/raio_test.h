@@ -54,8 +54,12 @@
 #define RAIO_DEV		"/dev/raio"
 #define PAGE			4096UL
 #define BLOCK			512UL
-/* In the kernel's half of the address space on x86-64 and arm64. */
-#define KERNEL_ADDR		((void *)0xffff888000000000UL)
+/*
+ * In the kernel's half of the address space on x86-64 and arm64. What a pointer
+ * of 32 bits takes of it is above what a program can map, too.
+ */
+#define KERNEL_ADDR		0xffff8880fffff000ULL
+#define KERNEL_PTR		((void *)(uintptr_t)KERNEL_ADDR)
 #define WAIT_SECONDS		10
 
 /*
@@ -264,11 +268,27 @@ static inline long kernel_submit(int dev, aio_context_t ctx, long nr, struct ioc
 	return ret_errno(syscall(__NR_io_submit, ctx, nr, iocbs));
 }
 
+/*
+ * Of the two calls that read events, a 32-bit program has one that takes a
+ * struct __kernel_timespec. Without a mask, and if it isn't stopped by a signal
+ * that nobody handles, it does what io_getevents(2) does.
+ */
+#ifdef __NR_io_pgetevents_time64
+#define NR_PGETEVENTS	__NR_io_pgetevents_time64
+#else
+#define NR_PGETEVENTS	__NR_io_pgetevents
+#endif
+
+static inline long nr_getevents(const struct __kernel_timespec *timeout)
+{
+	return __BITS_PER_LONG == 32 && timeout ? NR_PGETEVENTS : __NR_io_getevents;
+}
+
 static inline long kernel_getevents(int dev, aio_context_t ctx, long min_nr, long nr,
 				    struct io_event *events, struct __kernel_timespec *timeout)
 {
 	(void)dev;
-	return ret_errno(syscall(__NR_io_getevents, ctx, min_nr, nr, events, timeout));
+	return ret_errno(syscall(nr_getevents(timeout), ctx, min_nr, nr, events, timeout, NULL));
 }
 
 static inline long kernel_pgetevents(int dev, aio_context_t ctx, long min_nr, long nr,
@@ -281,7 +301,7 @@ static inline long kernel_pgetevents(int dev, aio_context_t ctx, long min_nr, lo
 	} arg = { mask, size };
 
 	(void)dev;
-	return ret_errno(syscall(__NR_io_pgetevents, ctx, min_nr, nr, events, timeout, &arg));
+	return ret_errno(syscall(NR_PGETEVENTS, ctx, min_nr, nr, events, timeout, &arg));
 }
 
 /* Where io_cancel(2) says EINPROGRESS, this says 0, as raio's call. */
@@ -583,10 +603,10 @@ static inline void *bad_ptr(unsigned int i)
 	case 1:
 		return map_before_hole(0);
 	case 2:
-		return KERNEL_ADDR;
+		return KERNEL_PTR;
 	case 3:
-		/* Not an address of either half on x86-64. */
-		return (void *)(1UL << 62);
+		/* Not an address of either half on x86-64, see above. */
+		return (void *)(uintptr_t)0x40000000ffffe000ULL;
 	default:
 		return (void *)-8UL;
 	}

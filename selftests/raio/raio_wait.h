@@ -140,7 +140,7 @@ static inline bool sleeper_sleeps(struct sleeper *s)
 	long call = __NR_ioctl;
 
 	if (!s->aio->ops->is_raio)
-		call = s->mask ? __NR_io_pgetevents : __NR_io_getevents;
+		call = s->mask ? NR_PGETEVENTS : nr_getevents(s->timeout);
 	return tid && task_in(tid, call, RAIO_IOC_GETEVENTS) && task_state(tid) == 'S';
 }
 

@@ -77,7 +77,9 @@ TEST_F(setup, read_only_ctxp)
 
 TEST_F(setup, ctx_not_zero)
 {
-	const aio_context_t values[] = { 1, -1UL, 1UL << 32, 1UL << 63 };
+	const aio_context_t values[] = {
+		1, -1UL, 1UL << __BITS_PER_LONG / 2, 1UL << (__BITS_PER_LONG - 1),
+	};
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(values); i++) {

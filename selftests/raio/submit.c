@@ -192,9 +192,9 @@ TEST_F(submit, bytes_beyond_ssize)
 /* Up to SSIZE_MAX it is cut off at what one call may do, as read() does. */
 TEST_F(submit, bytes_up_to_ssize)
 {
-	self->io.aio_nbytes = LONG_MAX;
+	self->io.aio_nbytes = LLONG_MAX;
 	EXPECT_RESULT(PAGE, &self->aio, &self->io);
-	self->io.aio_nbytes = 1UL << 40;
+	self->io.aio_nbytes = 1ULL << 40;
 	EXPECT_RESULT(PAGE, &self->aio, &self->io);
 	self->io.aio_nbytes = INT_MAX;
 	EXPECT_RESULT(PAGE, &self->aio, &self->io);
@@ -273,7 +273,7 @@ TEST_F(submit, wrong_mode)
 	self->io.aio_nbytes = 0;
 	EXPECT_REFUSED(-EBADF, &self->aio, &self->io);
 	/* The mode comes before the buffer and the offset. */
-	self->io.aio_buf = (uintptr_t)KERNEL_ADDR;
+	self->io.aio_buf = KERNEL_ADDR;
 	self->io.aio_offset = -1;
 	EXPECT_REFUSED(-EBADF, &self->aio, &self->io);
 
@@ -374,7 +374,7 @@ TEST_F(submit, unknown_rw_flags)
 	EXPECT_REFUSED(-EOPNOTSUPP, &self->aio, &self->io);
 	/* The flags come before the mode, the buffer, and the offset, */
 	self->io.aio_fildes = reopen(self->fd, O_RDONLY);
-	self->io.aio_buf = (uintptr_t)KERNEL_ADDR;
+	self->io.aio_buf = KERNEL_ADDR;
 	self->io.aio_offset = -1;
 	EXPECT_REFUSED(-EOPNOTSUPP, &self->aio, &self->io);
 	/* but after the opcode and the descriptor. */
@@ -466,11 +466,11 @@ TEST_F(submit, read_only_array)
 /* An address that no program can have is seen at once, */
 TEST_F(submit, impossible_buffer)
 {
-	void *bufs[] = { KERNEL_ADDR, (void *)-8UL, (void *)(1UL << 62) };
+	const __u64 bufs[] = { KERNEL_ADDR, -8ULL, 1ULL << 62 };
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(bufs); i++) {
-		self->io.aio_buf = (uintptr_t)bufs[i];
+		self->io.aio_buf = bufs[i];
 		self->io.aio_lio_opcode = IOCB_CMD_PREAD;
 		EXPECT_REFUSED(-EFAULT, &self->aio, &self->io);
 		self->io.aio_lio_opcode = IOCB_CMD_PWRITE;
@@ -535,7 +535,7 @@ TEST_F(submit, stops_at_the_first_bad)
 	bad[2].aio_reserved2 = 1;
 	bad[3].aio_nbytes = -1ULL;
 	bad[4].aio_offset = -1;
-	bad[5].aio_buf = (uintptr_t)KERNEL_ADDR;
+	bad[5].aio_buf = KERNEL_ADDR;
 	for (i = 0; i <= ARRAY_SIZE(bad); i++) {
 		for (n = 1; n < ARRAY_SIZE(iop); n++) {
 			iop[0] = &self->io;
@@ -564,7 +564,7 @@ TEST_F(submit, goes_on_after_a_failed_event)
 	ASSERT_EQ(4, aio_submit(&self->aio, 4, iop));
 	ASSERT_EQ(4, aio_wait(&self->aio, 4, ev));
 	for (i = 0; i < 4; i++)
-		EXPECT_EVENT(&ev[i], iop[i], i % 2 ? PAGE : -EFAULT);
+		EXPECT_EVENT(&ev[i], iop[i], i % 2 ? (long)PAGE : -EFAULT);
 }
 
 /* One iocb may be in flight more than once. */
@@ -700,7 +700,7 @@ TEST_F(submit, refused_take_no_room)
 	bad[0].aio_fildes = -1;
 	bad[1].aio_lio_opcode = 0xffff;
 	bad[2].aio_offset = -1;
-	bad[3].aio_buf = (uintptr_t)KERNEL_ADDR;
+	bad[3].aio_buf = KERNEL_ADDR;
 	bad[4].aio_rw_flags = RWF_UNKNOWN;
 	for (i = 0; i < 2 * n; i++) {
 		EXPECT_GT(0, aio_submit_one(&self->aio, &bad[i % ARRAY_SIZE(bad)])) {
@@ -756,7 +756,7 @@ TEST_F(submit, files_are_let_go)
 		io[1].aio_fildes = ro;
 		io[2].aio_offset = -1;
 		io[3].aio_rw_flags = RWF_UNKNOWN;
-		io[4].aio_buf = (uintptr_t)KERNEL_ADDR;
+		io[4].aio_buf = KERNEL_ADDR;
 		for (i = 0; i < 5; i++) {
 			EXPECT_GT(0, aio_run(_metadata, &self->aio, &io[i], &res)) {
 				TH_LOG("request %u", i);

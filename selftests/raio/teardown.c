@@ -337,7 +337,7 @@ TEST_F(held, submitter_goes_on)
 TEST_F(held, submitter_fails)
 {
 	testdev_cmd("c0 cancel yes");
-	submitter_inside(_metadata, &self->w, self->uffd, KERNEL_ADDR, 1);
+	submitter_inside(_metadata, &self->w, self->uffd, KERNEL_PTR, 1);
 }
 
 /* There is no request yet, only who is about to make one. */

@@ -1023,7 +1023,7 @@ static void *stormer_thread(void *data)
 				s->timeout = &timeout;
 			timeout.tv_nsec = (dice >> 26) % 4 * ((dice >> 32) % MS);
 			if (!((dice >> 52) % 16))
-				s->events = KERNEL_ADDR;
+				s->events = KERNEL_PTR;
 			if (s->aio->ops->is_raio && !((dice >> 56) % 4))
 				s->min_wait = 1 + (dice >> 40) % MS;
 		}
