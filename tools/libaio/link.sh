@@ -5,13 +5,15 @@
 # under which Debian 13 has the library. The linker is called here since rustc
 # gives it a version script of its own for a cdylib, which knows no versions.
 #
-# CARGO, CC and CARGO_TARGET_DIR are heeded; LDFLAGS is added at the end.
+# CARGO, CARGO_BUILD_TARGET, CARGO_TARGET_DIR and CC are heeded; LDFLAGS is
+# added at the end.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-out=${CARGO_TARGET_DIR:-$here/../target}/release
+out=${CARGO_TARGET_DIR:-$here/../target}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release
 
-(cd "$here" && "${CARGO:-cargo}" build --quiet --locked --release -p raio-libaio)
+# shellcheck disable=SC2086 # CARGO is a list
+(cd "$here" && ${CARGO:-cargo} build --quiet --locked --release -p raio-libaio)
 
 tmp=$out/libaio.so.1.$$
 trap 'rm -f "$tmp"' EXIT

@@ -46,7 +46,7 @@ fn main() {
         .clang_arg(format!("-I{}", include.display()))
         .parse_callbacks(Box::new(StripPrefix))
         .allowlist_item("raio_.*|RAIO_.*|value_of_RAIO_.*")
-        .allowlist_item("iocb|io_event|aio_context_t|IOCB_.*|__kernel_timespec|__NR_io_.*")
+        .allowlist_item("iocb|io_event|aio_context_t|IOCB_.*|__kernel_(old_)?timespec|__NR_io_.*")
         .derive_default(true)
         .use_core()
         .wrap_unsafe_ops(true)

@@ -7,7 +7,7 @@
 
 #![allow(clippy::missing_safety_doc)]
 
-use crate::{syscall, Context};
+use crate::{syscall, timespec::narrow, Context};
 use raio::sys::*;
 use std::{
     ffi::{c_int, c_long},
@@ -69,8 +69,11 @@ pub unsafe fn getevents(
     min_nr: c_long,
     nr: c_long,
     events: *mut io_event,
-    timeout: *const libc::timespec,
+    timeout: *const __kernel_timespec,
 ) -> c_int {
+    let mut space = __kernel_old_timespec::default();
+    // SAFETY: the caller's promise.
+    let timeout = unsafe { narrow(timeout, &mut space) };
     let args = [
         ctx as usize,
         min_nr as usize,
@@ -88,9 +91,12 @@ pub unsafe fn pgetevents(
     min_nr: c_long,
     nr: c_long,
     events: *mut io_event,
-    timeout: *const libc::timespec,
+    timeout: *const __kernel_timespec,
     sigset: &SigSet,
 ) -> c_int {
+    let mut space = __kernel_old_timespec::default();
+    // SAFETY: the caller's promise.
+    let timeout = unsafe { narrow(timeout, &mut space) };
     let args = [
         ctx as usize,
         min_nr as usize,

@@ -116,10 +116,11 @@ fn open(path: &CStr) -> io::Result<OwnedFd> {
 
 /// The number of the character device that `fd` is, if it is one.
 fn rdev(fd: c_int) -> Option<u64> {
-    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // With 64 bits also where `stat` has 32, in which not every number of an inode fits.
+    let mut stat = std::mem::MaybeUninit::<libc::stat64>::uninit();
     // SAFETY: it is written to, and read only if that succeeded.
     let stat = unsafe {
-        if libc::fstat(fd, stat.as_mut_ptr()) != 0 {
+        if libc::fstat64(fd, stat.as_mut_ptr()) != 0 {
             return None;
         }
         stat.assume_init()

@@ -24,6 +24,7 @@
 mod aio;
 mod device;
 mod syscall;
+mod timespec;
 
 use aio::SigSet;
 use device::Mode;
@@ -32,6 +33,9 @@ use std::{
     ffi::{c_int, c_long, c_void},
     io, ptr,
 };
+use timespec::widen;
+#[cfg(target_pointer_width = "32")]
+use timespec::{without_padding, Timespec64};
 
 /// `io_context_t`: the address of the ring.
 pub type Context = *mut raio_ring;
@@ -127,6 +131,21 @@ unsafe fn getevents(
     events: *mut io_event,
     timeout: *const libc::timespec,
 ) -> c_int {
+    let mut space = __kernel_timespec::default();
+    // SAFETY: the caller's promise.
+    unsafe { getevents_wide(ctx, min_nr, nr, events, widen(timeout, &mut space)) }
+}
+
+/// # Safety
+///
+/// As for [`raio_io_getevents_0_4`].
+unsafe fn getevents_wide(
+    ctx: Context,
+    min_nr: c_long,
+    nr: c_long,
+    events: *mut io_event,
+    timeout: *const __kernel_timespec,
+) -> c_int {
     // SAFETY: the caller's promise. Events that are there are left to the
     // kernel: it has to keep other readers out, and finds bad pointers.
     unsafe {
@@ -140,7 +159,7 @@ unsafe fn getevents(
         }
     }
     // SAFETY: the caller's promise.
-    unsafe { io_pgetevents(ctx, min_nr, nr, events, timeout, ptr::null()) }
+    unsafe { wait(ctx, min_nr, nr, events, timeout, &SigSet::default()) }
 }
 
 /// # Safety
@@ -151,7 +170,7 @@ unsafe fn wait(
     min_nr: c_long,
     nr: c_long,
     events: *mut io_event,
-    timeout: *const libc::timespec,
+    timeout: *const __kernel_timespec,
     sigset: &SigSet,
 ) -> c_int {
     let _errno = Errno::keep();
@@ -296,8 +315,61 @@ pub unsafe extern "C" fn io_pgetevents(
         mask: sigmask,
         ..Default::default()
     };
+    let mut space = __kernel_timespec::default();
     // SAFETY: the caller's promise.
-    unsafe { wait(ctx, min_nr, nr, events, timeout, &sigset) }
+    unsafe {
+        let timeout = widen(timeout, &mut space);
+        wait(ctx, min_nr, nr, events, timeout, &sigset)
+    }
+}
+
+/// `io_getevents` for 32-bit programs whose `time_t` is of 64 bits.
+///
+/// # Safety
+///
+/// As for [`raio_io_getevents_0_4`].
+#[cfg(target_pointer_width = "32")]
+#[no_mangle]
+pub unsafe extern "C" fn io_getevents_time64(
+    ctx: Context,
+    min_nr: c_long,
+    nr: c_long,
+    events: *mut io_event,
+    timeout: *const Timespec64,
+) -> c_int {
+    let mut space = __kernel_timespec::default();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let timeout = without_padding(timeout, &mut space);
+        getevents_wide(ctx, min_nr, nr, events, timeout)
+    }
+}
+
+/// [`io_pgetevents`] for 32-bit programs whose `time_t` is of 64 bits.
+///
+/// # Safety
+///
+/// As there.
+#[cfg(target_pointer_width = "32")]
+#[no_mangle]
+pub unsafe extern "C" fn io_pgetevents_time64(
+    ctx: Context,
+    min_nr: c_long,
+    nr: c_long,
+    events: *mut io_event,
+    timeout: *const Timespec64,
+    sigmask: *const libc::sigset_t,
+) -> c_int {
+    let sigset = SigSet {
+        mask: sigmask,
+        ..Default::default()
+    };
+    let mut space = __kernel_timespec::default();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let timeout = without_padding(timeout, &mut space);
+        wait(ctx, min_nr, nr, events, timeout, &sigset)
+    }
 }
 
 /// io_queue_init(3): makes a context.

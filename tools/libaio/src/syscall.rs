@@ -10,7 +10,7 @@
 
 #![allow(non_upper_case_globals)]
 
-use crate::{aio::SigSet, Context};
+use crate::{aio::SigSet, timespec::widen, Context};
 use raio::sys::*;
 use std::ffi::{c_int, c_long};
 
@@ -95,6 +95,8 @@ pub unsafe extern "C" fn raio_syscall(
     f: c_long,
 ) -> c_long {
     let ctx = a as Context;
+    let mut space = __kernel_timespec::default();
+    let none = SigSet::default();
     // SAFETY: the caller's promise. The kernel, too, looks at half of `nr`.
     let result = unsafe {
         match nr as u32 {
@@ -103,10 +105,16 @@ pub unsafe extern "C" fn raio_syscall(
             __NR_io_submit => crate::io_submit(ctx, b, c as _) as c_long,
             __NR_io_cancel => crate::raio_io_cancel_0_4(ctx, b as _, c as _) as c_long,
             __NR_io_getevents => {
-                crate::wait(ctx, b, c, d as _, e as _, &SigSet::default()) as c_long
+                let timeout = widen(e as _, &mut space);
+                crate::wait(ctx, b, c, d as _, timeout, &none) as c_long
             }
             __NR_io_pgetevents => {
-                let none = SigSet::default();
+                let timeout = widen(e as _, &mut space);
+                let sigset = (f as *const SigSet).as_ref().unwrap_or(&none);
+                crate::wait(ctx, b, c, d as _, timeout, sigset) as c_long
+            }
+            #[cfg(target_pointer_width = "32")]
+            __NR_io_pgetevents_time64 => {
                 let sigset = (f as *const SigSet).as_ref().unwrap_or(&none);
                 crate::wait(ctx, b, c, d as _, e as _, sigset) as c_long
             }
@@ -122,5 +130,7 @@ pub unsafe extern "C" fn raio_syscall(
 }
 
 // The C library's version, so that what asks for the C library's gets this.
-#[cfg(not(test))]
+#[cfg(all(not(test), target_arch = "x86_64"))]
 std::arch::global_asm!(".symver raio_syscall, syscall@@GLIBC_2.2.5");
+#[cfg(all(not(test), target_arch = "x86"))]
+std::arch::global_asm!(".symver raio_syscall, syscall@@GLIBC_2.0");
