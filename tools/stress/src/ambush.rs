@@ -9,7 +9,7 @@
 use crate::{
     context::{Context, NOWHERE},
     counters::Count,
-    ops::{Prey, Request, BATCH},
+    ops::{How, Prey, Request, BATCH},
     report::Checked,
     sys,
     testdev::Command,
@@ -231,6 +231,7 @@ fn submit(world: &World, context: &Context, n: u32, start: Instant) -> Checked<b
         device: 0,
         block: 0,
         blocks: 1,
+        how: How::PLAIN,
     };
     let list = context.prepare(
         &[REQUEST; BATCH / 4],

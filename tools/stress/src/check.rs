@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What may come back: contents of the devices, results of requests.
 
-use crate::ops::BLOCK;
+use crate::ops::{BLOCK, FIRST_DISK};
 
 /// What a buffer is filled with before it is read into.
 pub const POISON: u8 = 0x5a;
@@ -144,7 +144,7 @@ pub fn outcome(res: i64, len: usize, device: u8) -> Result<Outcome, String> {
 
 /// Whether a device is one of blocks.
 pub fn is_block(device: u8) -> bool {
-    device >= 2
+    device >= FIRST_DISK
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@
 use crate::{
     check::{self, Outcome, CANARY, POISON},
     counters::{Count, Counters},
-    ops::{Bad, Request, Size, BLOCK},
+    ops::{Bad, How, Request, Size, BLOCK, PIECES},
     report::Checked,
     sys::{self, Pages, PAGE},
 };
@@ -220,6 +220,7 @@ enum What {
         generation: u64,
         /// An own page, that was taken for it.
         own: Option<usize>,
+        how: How,
     },
     Write {
         device: u8,
@@ -227,10 +228,16 @@ enum What {
         generation: u64,
         own: usize,
         before: u64,
+        how: How,
     },
     Nowhere {
         device: u8,
     },
+    Sync {
+        disk: u8,
+        data_only: bool,
+    },
+    Noop,
     Bad(Bad),
 }
 
@@ -250,14 +257,23 @@ const DEAD_SEEN: u64 = 5;
 const PLACE_BITS: u32 = 3;
 const USES_MASK: u64 = (1 << 20) - 1;
 
+/// A `struct iovec`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Piece {
+    base: u64,
+    len: u64,
+}
+
 struct Entry {
     state: AtomicU64,
     what: Mutex<What>,
     iocb: UnsafeCell<abi::iocb>,
+    vector: UnsafeCell<[Piece; PIECES]>,
 }
 
 // SAFETY: `iocb` is written to only by who has put the entry to `PREPARING`,
-// and the kernel.
+// and the kernel; `vector` only by the former.
 unsafe impl Sync for Entry {}
 
 impl Entry {
@@ -266,6 +282,7 @@ impl Entry {
             state: AtomicU64::new(FREE),
             what: Mutex::new(What::Bad(Bad::Opcode)),
             iocb: UnsafeCell::default(),
+            vector: UnsafeCell::default(),
         }
     }
 
@@ -505,20 +522,23 @@ impl Context {
             len: PAGE,
             generation: check::FIRST_GENERATION,
             own: None,
+            how: How::PLAIN,
         };
         match request {
             Request::Read {
                 device,
                 block,
                 blocks,
+                how,
             } => What::Read {
                 device,
                 block: block.into(),
                 len: usize::from(blocks) * BLOCK,
                 generation: check::FIRST_GENERATION,
                 own: None,
+                how,
             },
-            Request::Write { device, page } => {
+            Request::Write { device, page, how } => {
                 let index = own.index(device, thread, page);
                 match own.take(index) {
                     None => simple(device),
@@ -528,10 +548,11 @@ impl Context {
                         generation: once.generation.fetch_add(1, SeqCst),
                         own: index,
                         before,
+                        how,
                     },
                 }
             }
-            Request::ReadBack { device, page } => {
+            Request::ReadBack { device, page, how } => {
                 let index = own.index(device, thread, page);
                 match own.take(index) {
                     None => simple(device),
@@ -545,10 +566,13 @@ impl Context {
                         len: PAGE,
                         generation,
                         own: Some(index),
+                        how,
                     },
                 }
             }
             Request::Nowhere { device } => What::Nowhere { device },
+            Request::Sync { disk, data_only } => What::Sync { disk, data_only },
+            Request::Noop => What::Noop,
             Request::Bad(bad) => What::Bad(bad),
         }
     }
@@ -574,17 +598,23 @@ impl Context {
         let descriptor = |device: u8| devices.files[usize::from(device)].as_raw_fd() as u32;
         match what {
             What::Read {
-                device, block, len, ..
+                device,
+                block,
+                len,
+                how,
+                ..
             } => {
                 self.buffers.fill(index, POISON);
                 iocb.aio_fildes = descriptor(device);
                 iocb.aio_nbytes = len as u64;
                 iocb.aio_offset = (block * BLOCK as u64) as i64;
+                self.split(index, how, &mut iocb);
             }
             What::Write {
                 device,
                 block,
                 generation,
+                how,
                 ..
             } => {
                 let mut data = [0; PAGE];
@@ -594,10 +624,32 @@ impl Context {
                 iocb.aio_fildes = descriptor(device);
                 iocb.aio_nbytes = PAGE as u64;
                 iocb.aio_offset = (block * BLOCK as u64) as i64;
+                self.split(index, how, &mut iocb);
             }
             What::Nowhere { device } => {
                 iocb.aio_fildes = descriptor(device);
                 iocb.aio_buf = NOWHERE;
+            }
+            What::Sync { disk, data_only } => {
+                let opcode = if data_only {
+                    abi::IOCB_CMD_FDSYNC
+                } else {
+                    abi::IOCB_CMD_FSYNC
+                };
+                iocb = abi::iocb {
+                    aio_data: iocb.aio_data,
+                    aio_lio_opcode: opcode as u16,
+                    aio_fildes: descriptor(disk),
+                    ..Default::default()
+                };
+            }
+            What::Noop => {
+                iocb = abi::iocb {
+                    aio_data: iocb.aio_data,
+                    aio_lio_opcode: abi::IOCB_CMD_NOOP as u16,
+                    aio_fildes: iocb.aio_fildes,
+                    ..Default::default()
+                };
             }
             What::Bad(bad) => {
                 prepared.bad = Some(bad);
@@ -622,6 +674,32 @@ impl Context {
         let done = entry.go(uses, PREPARING, FLYING);
         debug_assert!(done, "nobody else moves what is prepared");
         prepared
+    }
+
+    /// Makes a transfer one with a vector, if it shall be. A disk takes whole
+    /// blocks only.
+    fn split(&self, index: usize, how: How, iocb: &mut abi::iocb) {
+        let blocks = iocb.aio_nbytes / BLOCK as u64;
+        let n = blocks.min(how.pieces.into());
+        if n == 0 {
+            return;
+        }
+        let mut vector = [Piece::default(); PIECES];
+        for (at, piece) in (0..n).zip(&mut vector) {
+            let (from, to) = (blocks * at / n, blocks * (at + 1) / n);
+            piece.base = iocb.aio_buf + from * BLOCK as u64;
+            piece.len = (to - from) * BLOCK as u64;
+        }
+        iocb.aio_lio_opcode = if iocb.aio_lio_opcode == abi::IOCB_CMD_PREAD as u16 {
+            abi::IOCB_CMD_PREADV
+        } else {
+            abi::IOCB_CMD_PWRITEV
+        } as u16;
+        let place = self.entries[index].vector.get();
+        iocb.aio_buf = place.expose_provenance() as u64;
+        iocb.aio_nbytes = n;
+        // SAFETY: the entry is being prepared by us.
+        unsafe { place.write(vector) };
     }
 
     /// Submits what was prepared, by a descriptor of its file, and judges the
@@ -793,6 +871,8 @@ impl Context {
             What::Read { device, len, .. } => (device, len),
             What::Write { device, .. } => (device, PAGE),
             What::Nowhere { device } => (device, BLOCK),
+            What::Sync { disk, .. } => (disk, 0),
+            What::Noop => (0, 0),
             What::Bad(_) => return Err("it was taken".to_owned()),
         };
         let outcome = check::outcome(res, len, device)?;
@@ -812,6 +892,7 @@ impl Context {
                 block,
                 generation,
                 own: page,
+                how,
                 ..
             } => {
                 if let Outcome::Moved(moved) = outcome {
@@ -820,6 +901,9 @@ impl Context {
                     check::all(&buffer[moved..], POISON)
                         .map_err(|e| format!("behind the {moved} bytes: {e}"))?;
                     counters.count(Count::Verified);
+                    if how.pieces > 0 {
+                        counters.count(Count::Vectors);
+                    }
                 } else if !check::is_block(device) {
                     check::all(&self.buffers.get(index)[..], POISON)
                         .map_err(|e| format!("{outcome:?}, but: {e}"))?;
@@ -841,6 +925,9 @@ impl Context {
                     return Err("data went nowhere".to_owned());
                 }
             }
+            What::Sync { .. } => counters.count(Count::Synced),
+            What::Noop if outcome == Outcome::Moved(0) => counters.count(Count::Noops),
+            What::Noop => return Err(format!("{outcome:?}")),
             What::Bad(_) => {}
         }
         Ok(())

@@ -62,6 +62,12 @@ counters! {
     RingEvents = "events from the ring",
     /// Reads whose data was verified.
     Verified = "reads verified",
+    /// Those of them with a vector.
+    Vectors = "with vectors",
+    /// Syncs that have ended.
+    Synced = "syncs",
+    /// Requests that do nothing.
+    Noops = "no-ops",
     /// Fewer bytes than asked for.
     Short = "short",
     /// Errors of the device.

@@ -14,6 +14,10 @@ pub const FILES: u8 = 3;
 pub const DUPLICATES: u8 = 3;
 /// Test devices.
 pub const DEVICES: u8 = 4;
+/// The first of them that is a disk.
+pub const FIRST_DISK: u8 = 2;
+/// Most buffers of a request.
+pub const PIECES: usize = 4;
 /// Bytes that requests are counted in.
 pub const BLOCK: usize = 512;
 /// Blocks of a device that are only read.
@@ -55,6 +59,14 @@ pub enum Bad {
     Pointer,
 }
 
+/// How a request is made, whatever it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct How {
+    /// With a vector of so many buffers, or fewer if there are fewer blocks;
+    /// without one if it is 0.
+    pub pieces: u8,
+}
+
 /// A request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -66,6 +78,8 @@ pub enum Request {
         block: u16,
         /// How many.
         blocks: u8,
+        /// See there.
+        how: How,
     },
     /// Writes one of the thread's own pages.
     Write {
@@ -73,6 +87,8 @@ pub enum Request {
         device: u8,
         /// Which of them.
         page: u8,
+        /// See there.
+        how: How,
     },
     /// Reads one of the thread's own pages.
     ReadBack {
@@ -80,12 +96,23 @@ pub enum Request {
         device: u8,
         /// Which of them.
         page: u8,
+        /// See there.
+        how: How,
     },
     /// Reads into memory that isn't there.
     Nowhere {
         /// From which device.
         device: u8,
     },
+    /// Makes last what was written.
+    Sync {
+        /// To which disk.
+        disk: u8,
+        /// Only the data.
+        data_only: bool,
+    },
+    /// Does nothing.
+    Noop,
     /// Will be refused.
     Bad(Bad),
 }
@@ -357,20 +384,38 @@ impl Size {
     }
 }
 
+impl How {
+    /// With one buffer.
+    pub const PLAIN: Self = Self { pieces: 0 };
+
+    fn random(random: &mut Random) -> Self {
+        Self {
+            pieces: weighted(random, &[(4, 0), (1, 1), (1, 2), (1, PIECES as u8)]),
+        }
+    }
+}
+
 impl Request {
     fn good(random: &mut Random) -> Self {
         let device = weighted(random, &[(4, 0), (4, 1), (1, 2), (1, 3)]);
         let page = random.random_range(0..OWN_PAGES);
         let block = random.random_range(0..READ_ONLY_BLOCKS - 8);
         let blocks = random.random_range(1..=8);
-        match random.random_range(0..10) {
+        let how = How::random(random);
+        match random.random_range(0..12) {
             0..5 => Self::Read {
                 device,
                 block,
                 blocks,
+                how,
             },
-            5..8 => Self::Write { device, page },
-            _ => Self::ReadBack { device, page },
+            5..8 => Self::Write { device, page, how },
+            8..10 => Self::ReadBack { device, page, how },
+            10 => Self::Sync {
+                disk: random.random_range(FIRST_DISK..DEVICES),
+                data_only: random.random(),
+            },
+            _ => Self::Noop,
         }
     }
 
@@ -736,15 +781,19 @@ mod tests {
                 device,
                 block,
                 blocks,
+                how,
             } => {
                 assert!(device < DEVICES && blocks > 0 && usize::from(blocks) * BLOCK <= 4096);
                 assert!(block + u16::from(blocks) <= READ_ONLY_BLOCKS);
+                assert!(usize::from(how.pieces) <= PIECES);
             }
-            Request::Write { device, page } | Request::ReadBack { device, page } => {
+            Request::Write { device, page, how } | Request::ReadBack { device, page, how } => {
                 assert!(device < DEVICES && page < OWN_PAGES);
+                assert!(usize::from(how.pieces) <= PIECES);
             }
             Request::Nowhere { device } => assert!(device < DEVICES),
-            Request::Bad(_) => {}
+            Request::Sync { disk, .. } => assert!((FIRST_DISK..DEVICES).contains(&disk)),
+            Request::Noop | Request::Bad(_) => {}
         };
         for op in ops(3, 5000) {
             match op {

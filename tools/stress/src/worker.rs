@@ -8,7 +8,7 @@ use crate::{
     counters::Count,
     fork,
     ops::{
-        BadSetup, Finish, Op, Plan, Prey, Reap, Request, Size, Timeout, BATCH, DUPLICATES,
+        BadSetup, Finish, How, Op, Plan, Prey, Reap, Request, Size, Timeout, BATCH, DUPLICATES,
         LONGEST_NAP,
     },
     report::Checked,
@@ -578,6 +578,7 @@ impl Worker {
                 device: 0,
                 block: batch,
                 blocks: 1,
+                how: How::PLAIN,
             };
             let delay = each.as_nanos().clamp(1000, 20_000_000) as u32 * 8;
             world
@@ -612,6 +613,7 @@ impl Worker {
             device,
             block: 0,
             blocks: 8,
+            how: How::PLAIN,
         };
         if fails {
             tell(Command::Mode(Mode::Hang))?;
@@ -659,6 +661,7 @@ impl Worker {
                 device: RACED,
                 block: batch,
                 blocks: 1,
+                how: How::PLAIN,
             };
             self.submit(&context, 0, &[request; BATCH])?;
             tell(Command::Cancel(cancel))?;
