@@ -8,7 +8,8 @@
 //! a context that threads share, and the number of a descriptor of the
 //! device. An old handle is then no handle, not by accident somebody else's.
 //!
-//! Locks: none but that of one entry's description, held for its copy.
+//! Locks: none but those of one entry's description and of what is known of
+//! its cancels, held for a copy or a comparison.
 
 use crate::{
     check::{self, Outcome, CANARY, POISON},
@@ -26,7 +27,7 @@ use std::{
     os::fd::{AsRawFd, RawFd},
     sync::{
         atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst},
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
     },
 };
 
@@ -257,6 +258,43 @@ const DEAD_SEEN: u64 = 5;
 const PLACE_BITS: u32 = 3;
 const USES_MASK: u64 = (1 << 20) - 1;
 
+/// What is known of cancels of an entry's requests.
+#[derive(Default)]
+struct Cancels {
+    /// Calls that may cancel one, or have.
+    calls: u32,
+    /// Events that say so.
+    events: u32,
+    /// The use whose event was seen last, and whether that says so.
+    seen: (u64, bool),
+    /// A use that was cancelled, as a call has said.
+    told: u64,
+}
+
+impl Cancels {
+    /// The event of a use has come.
+    fn see(&mut self, uses: u64, cancelled: bool, ending: bool) -> Checked {
+        self.seen = (uses, cancelled);
+        self.events += u32::from(cancelled);
+        if !cancelled && self.told == uses {
+            return Err("not cancelled, as a call has said".to_owned());
+        }
+        if cancelled && self.events > self.calls && !ending {
+            return Err("cancelled by nobody, in a context that lives".to_owned());
+        }
+        Ok(())
+    }
+
+    /// A call has said that a use is cancelled.
+    fn tell(&mut self, uses: u64) -> Checked {
+        self.told = uses;
+        if self.seen == (uses, false) {
+            return Err("cancelled, but its event has said something else".to_owned());
+        }
+        Ok(())
+    }
+}
+
 /// A `struct iovec`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -270,6 +308,7 @@ struct Entry {
     what: Mutex<What>,
     iocb: UnsafeCell<abi::iocb>,
     vector: UnsafeCell<[Piece; PIECES]>,
+    cancels: Mutex<Cancels>,
 }
 
 // SAFETY: `iocb` is written to only by who has put the entry to `PREPARING`,
@@ -283,7 +322,12 @@ impl Entry {
             what: Mutex::new(What::Bad(Bad::Opcode)),
             iocb: UnsafeCell::default(),
             vector: UnsafeCell::default(),
+            cancels: Mutex::default(),
         }
+    }
+
+    fn cancels(&self) -> MutexGuard<'_, Cancels> {
+        self.cancels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn what(&self) -> What {
@@ -852,7 +896,11 @@ impl Context {
             return failed("a second event of a request, or one that was not submitted");
         }
         let what = entry.what();
-        self.judge(index, what, event.res, own, counters)
+        let cancelled = event.res == -i64::from(libc::ECANCELED);
+        entry
+            .cancels()
+            .see(uses, cancelled, self.is_ending())
+            .and_then(|()| self.judge(index, what, event.res, own, counters))
             .map_err(|e| format!("{what:?}: {e}"))?;
         entry.go(uses, HANDLING, FREE);
         Ok(())
@@ -880,9 +928,6 @@ impl Context {
             Outcome::Moved(moved) if moved < len => counters.count(Count::Short),
             Outcome::Moved(_) => {}
             Outcome::Failed => counters.count(Count::Failed),
-            Outcome::Cancelled if !self.is_ending() => {
-                return Err("cancelled in a context that lives".to_owned());
-            }
             Outcome::Cancelled => counters.count(Count::Cancelled),
             Outcome::Fault if matches!(what, What::Nowhere { .. }) => {}
             Outcome::Fault => return Err("a fault at a buffer that is there".to_owned()),
@@ -925,10 +970,117 @@ impl Context {
                     return Err("data went nowhere".to_owned());
                 }
             }
-            What::Sync { .. } => counters.count(Count::Synced),
+            What::Sync { .. } if outcome == Outcome::Moved(0) => counters.count(Count::Synced),
+            What::Sync { .. } => {}
             What::Noop if outcome == Outcome::Moved(0) => counters.count(Count::Noops),
             What::Noop => return Err(format!("{outcome:?}")),
             What::Bad(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Cancels the request of an entry, whatever that is just now, and judges
+    /// the answer. Says whether it has.
+    fn cancel(&self, via: u8, index: usize, counters: &Counters) -> Checked<bool> {
+        let entry = &self.entries[index];
+        entry.cancels().calls += 1;
+        let before = entry.state.load(SeqCst);
+        let descriptor = self.file.via(via);
+        let mut arg = abi::raio_cancel {
+            ctx: self.handle(),
+            iocb: entry.iocb.get().expose_provenance() as u64,
+            ..Default::default()
+        };
+        let result = raw::cancel(descriptor.number, &mut arg);
+        let (what, after) = (entry.what(), entry.state.load(SeqCst));
+        let uses = before >> PLACE_BITS;
+        let mut cancels = entry.cancels();
+        if result.is_err() {
+            cancels.calls -= 1;
+        }
+        // Its event has come, or it wasn't submitted.
+        let place = before & ((1 << PLACE_BITS) - 1);
+        let idle = before == after && matches!(place, FREE | PREPARING | HANDLING);
+        let wrong = |e: &str| format!("cancel of {what:?}, {before:#x}, {after:#x}: {e}");
+        match result.as_ref().map_err(sys::errno) {
+            Ok(0) if !idle => {
+                counters.count(Count::Cancels);
+                if uses == after >> PLACE_BITS {
+                    if matches!(what, What::Sync { .. }) {
+                        counters.count(Count::Withdrawals);
+                    }
+                    cancels.tell(uses).map_err(|e| wrong(&e))?;
+                }
+                return Ok(true);
+            }
+            Err(libc::EAGAIN) if !idle => counters.count(Count::CancelsRefused),
+            Err(libc::EINVAL) => counters.count(Count::CancelsVain),
+            Err(libc::EBADF) if descriptor.is_closed() => counters.count(Count::Stale),
+            _ => return Err(wrong(&format!("{result:?}, idle: {idle}"))),
+        }
+        Ok(false)
+    }
+
+    /// Cancels the requests of some entries, one after the other, from the
+    /// `first` on, or only such as seem to be in flight.
+    ///
+    /// # Errors
+    ///
+    /// Any is a failure of the test.
+    pub fn cancel_some(
+        &self,
+        via: u8,
+        first: u8,
+        times: u8,
+        flying: bool,
+        counters: &Counters,
+    ) -> Checked {
+        let n = self.entries.len();
+        (0..n)
+            .map(|at| (at + usize::from(first)) % n)
+            .filter(|index| !flying || self.entries[*index].place() == FLYING)
+            .take(times.into())
+            .try_for_each(|index| self.cancel(via, index, counters).map(drop))
+    }
+
+    /// Cancels all that is in flight, the last first. Says how many were and
+    /// how many were not.
+    ///
+    /// # Errors
+    ///
+    /// Any is a failure of the test.
+    pub fn cancel_all(&self, via: u8, counters: &Counters) -> Checked<(usize, usize)> {
+        let (mut cancelled, mut others) = (0, 0);
+        for index in (0..self.entries.len()).rev() {
+            if self.entries[index].place() != FLYING {
+                continue;
+            }
+            if self.cancel(via, index, counters)? {
+                cancelled += 1;
+            } else {
+                others += 1;
+            }
+        }
+        Ok((cancelled, others))
+    }
+
+    /// All events have come, and nobody else cancels: as many as calls said
+    /// must have been cancelled.
+    ///
+    /// # Errors
+    ///
+    /// If there weren't.
+    pub fn balance(&self) -> Checked {
+        for entry in &self.entries {
+            let cancels = entry.cancels();
+            if cancels.calls != cancels.events {
+                return Err(format!(
+                    "{} calls have cancelled a request, and {} events say so, the last one of {:?}",
+                    cancels.calls,
+                    cancels.events,
+                    entry.what()
+                ));
+            }
         }
         Ok(())
     }

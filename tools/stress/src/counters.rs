@@ -72,6 +72,14 @@ counters! {
     Short = "short",
     /// Errors of the device.
     Failed = "failed",
+    /// Requests that a call has cancelled.
+    Cancels = "cancels",
+    /// Those of them whose turn with the workers hadn't come.
+    Withdrawals = "syncs withdrawn",
+    /// In flight, but not cancelled.
+    CancelsRefused = "cancels refused",
+    /// Not in flight.
+    CancelsVain = "cancels in vain",
     /// Cancelled requests whose event was read.
     Cancelled = "cancelled",
     /// Buffers that were looked at after a destroy.
@@ -175,7 +183,7 @@ impl Counters {
 
     /// What was never done or met, of what always should.
     pub fn missing(&self) -> Vec<&'static str> {
-        let rare = |count: &Count| matches!(count, Count::Full | Count::Cancelled);
+        let rare = |count: &Count| matches!(count, Count::Full);
         Count::ALL
             .iter()
             .filter(|(count, _)| !rare(count) && self.get(*count) == 0)

@@ -28,6 +28,8 @@ pub const OWN_PAGES: u8 = 4;
 pub const LONGEST_NAP: u32 = 400_000;
 /// Most requests in a call.
 pub const BATCH: usize = 16;
+/// More syncs than a user has workers.
+pub const MANY_SYNCS: usize = 160;
 
 /// The size of a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,6 +256,21 @@ pub enum Op {
         /// Into memory that isn't there.
         nowhere: bool,
     },
+    /// Cancels requests, whatever they are just now.
+    Cancel {
+        /// Of which context.
+        slot: u8,
+        /// By which descriptor.
+        via: u8,
+        /// From which on, modulo how many there are.
+        first: u8,
+        /// So many.
+        times: u8,
+        /// Only such as are in flight, or seem to be.
+        flying: bool,
+    },
+    /// Submits more syncs than there are workers, and cancels them.
+    Withdraw,
     /// Destroys a context that others may use, or have destroyed.
     Destroy {
         /// Which.
@@ -307,6 +324,8 @@ pub enum Op {
         vain: bool,
         /// What is submitted.
         requests: Vec<Request>,
+        /// Cancels it.
+        cancel: bool,
         /// Who gets the events.
         reap: Reap,
         /// How it ends.
@@ -452,6 +471,8 @@ enum Kind {
     Submit,
     BadSubmit,
     GetEvents,
+    Cancel,
+    Withdraw,
     Destroy,
     Stranger,
     Unmap,
@@ -469,12 +490,14 @@ enum Kind {
 
 /// How often each is done. A context that lives too long hides the end of
 /// contexts, one that lives too short the rest.
-const KINDS: [(u32, Kind); 18] = [
+const KINDS: [(u32, Kind); 20] = [
     (12, Kind::Setup),
     (2, Kind::BadSetup),
     (26, Kind::Submit),
     (1, Kind::BadSubmit),
     (20, Kind::GetEvents),
+    (12, Kind::Cancel),
+    (2, Kind::Withdraw),
     (8, Kind::Destroy),
     (2, Kind::Stranger),
     (2, Kind::Unmap),
@@ -546,6 +569,14 @@ impl Op {
                     nowhere: random.random_range(0..30) == 0,
                 }
             }
+            Kind::Cancel => Self::Cancel {
+                slot,
+                via,
+                first: random.random(),
+                times: random.random_range(1..=8),
+                flying: random.random_range(0..4) > 0,
+            },
+            Kind::Withdraw => Self::Withdraw,
             Kind::Destroy => Self::Destroy {
                 slot,
                 via,
@@ -578,6 +609,7 @@ impl Op {
                 size: Size::random(random),
                 vain: random.random(),
                 requests: Request::several(random, BATCH, Request::good),
+                cancel: random.random_range(0..3) == 0,
                 reap: one_of(random, &[Reap::Call, Reap::Ring, Reap::Nobody]),
                 finish: one_of(
                     random,

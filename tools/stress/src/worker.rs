@@ -9,7 +9,7 @@ use crate::{
     fork,
     ops::{
         BadSetup, Finish, How, Op, Plan, Prey, Reap, Request, Size, Timeout, BATCH, DUPLICATES,
-        LONGEST_NAP,
+        FIRST_DISK, LONGEST_NAP, MANY_SYNCS,
     },
     report::Checked,
     sys,
@@ -185,6 +185,17 @@ impl Worker {
                 };
                 self.getevents(&context, via, (min, max), timeout, nowhere)
             }
+            Op::Cancel {
+                slot,
+                via,
+                first,
+                times,
+                flying,
+            } => match world.context(slot) {
+                Some(context) => context.cancel_some(via, first, times, flying, &world.counters),
+                None => Ok(()),
+            },
+            Op::Withdraw => self.withdraw(),
             Op::Destroy {
                 slot,
                 via,
@@ -251,9 +262,10 @@ impl Worker {
                 size,
                 vain,
                 ref requests,
+                cancel,
                 reap,
                 finish,
-            } => self.private(size, vain, requests, reap, finish),
+            } => self.private(size, vain, requests, cancel, reap, finish),
             Op::Ambush {
                 prey,
                 ref requests,
@@ -407,6 +419,7 @@ impl Worker {
         size: Size,
         vain: bool,
         requests: &[Request],
+        cancel: bool,
         reap: Reap,
         finish: Finish,
     ) -> Checked {
@@ -426,6 +439,9 @@ impl Worker {
         }
         if !self.submit(&context, 0, requests)? {
             return Err("a new context can't be used".to_owned());
+        }
+        if cancel {
+            context.cancel_all(0, &world.counters)?;
         }
         match reap {
             Reap::Call => drain(&world, &context, 0)?,
@@ -481,7 +497,8 @@ impl Worker {
             failed.is_err() || context.flying() == 0
         });
         failed?;
-        lost(context, drained)
+        lost(context, drained)?;
+        context.balance()
     }
 
     fn ambush(
@@ -590,6 +607,32 @@ impl Worker {
             each = start.elapsed();
         }
         Ok((each.as_nanos() as u32).clamp(1000, 20_000_000) * 4)
+    }
+
+    /// Cancels syncs that wait for a worker. (Workers may be quick.)
+    fn withdraw(&mut self) -> Checked {
+        let world = Arc::clone(&self.world);
+        let size = Size {
+            nr_events: MANY_SYNCS as u32,
+            entries: MANY_SYNCS as u16,
+        };
+        let context = self
+            .make(&world.home, 0, size, false)?
+            .ok_or("the file that stays open is closed")?;
+        let request = Request::Sync {
+            disk: FIRST_DISK,
+            data_only: false,
+        };
+        // They get what processor is left.
+        sys::urgent(true);
+        self.submit(&context, 0, &[request; MANY_SYNCS])?;
+        context.cancel_all(0, &world.counters)?;
+        sys::urgent(false);
+        drain(&world, &context, 0)?;
+        if !self.destroy(&context, 0)? {
+            return Err("somebody else has destroyed it".to_owned());
+        }
+        Ok(())
     }
 
     /// A device moves less than it is asked to, or fails. (Others may have
@@ -742,7 +785,8 @@ pub fn drain(world: &World, context: &Context, via: u8) -> Checked {
             context.event(event, &world.own, &world.counters)?;
         }
     }
-    lost(context, context.flying() == 0)
+    lost(context, context.flying() == 0)?;
+    context.balance()
 }
 
 fn lost(context: &Context, drained: bool) -> Checked {
