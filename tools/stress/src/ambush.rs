@@ -238,6 +238,7 @@ fn submit(world: &World, context: &Context, n: u32, start: Instant) -> Checked<b
         n,
         &world.once,
         &world.devices,
+        &world.polled,
         &world.own,
     );
     if !context.submit(0, &list, &world.own, &world.counters)? {

@@ -105,6 +105,8 @@ pub enum Outcome {
     Failed,
     /// The buffer isn't memory.
     Fault,
+    /// The file that was polled is ready.
+    Ready,
 }
 
 /// The errors with which the supervisor lets requests fail.
@@ -139,6 +141,22 @@ pub fn outcome(res: i64, len: usize, device: u8) -> Result<Outcome, String> {
         Ok(Outcome::Failed)
     } else {
         unexpected()
+    }
+}
+
+/// Understands the result of a poll.
+///
+/// # Errors
+///
+/// As [`outcome`].
+pub fn polled(res: i64, events: i16) -> Result<Outcome, String> {
+    let told = i64::from(events | libc::POLLERR | libc::POLLHUP);
+    if res == -i64::from(libc::ECANCELED) {
+        Ok(Outcome::Cancelled)
+    } else if res > 0 && res & !told == 0 {
+        Ok(Outcome::Ready)
+    } else {
+        Err(format!("a result of {res:#x} for a poll of {events:#x}"))
     }
 }
 
@@ -193,5 +211,11 @@ mod tests {
         assert_eq!(error(libc::EFAULT), Ok(Outcome::Fault));
         assert!(error(libc::EINVAL).is_err());
         assert!(outcome(i64::MIN + 1, 512, 0).is_err());
+        let polled = |res: i32| polled(res.into(), libc::POLLIN);
+        assert_eq!(polled(1), Ok(Outcome::Ready));
+        assert_eq!(polled(libc::POLLHUP.into()), Ok(Outcome::Ready));
+        assert_eq!(polled(-libc::ECANCELED), Ok(Outcome::Cancelled));
+        assert!(polled(0).is_err() && polled(4).is_err() && polled(5).is_err());
+        assert!(polled(-libc::EINVAL).is_err());
     }
 }

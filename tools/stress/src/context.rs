@@ -14,7 +14,8 @@
 use crate::{
     check::{self, Outcome, CANARY, POISON},
     counters::{Count, Counters},
-    ops::{Bad, How, Request, Size, BLOCK, PIECES},
+    ops::{Bad, Events, How, Request, Size, BLOCK, PIECES},
+    polled::Polled,
     report::Checked,
     sys::{self, Pages, PAGE},
 };
@@ -32,7 +33,7 @@ use std::{
 };
 
 /// The first number of a descriptor of the device.
-const FIRST_DESCRIPTOR: RawFd = 64;
+const FIRST_DESCRIPTOR: RawFd = 1024;
 /// Where rings are moved to: far from where the kernel puts anything.
 const FIRST_ADDRESS: u64 = 0x1000_0000_0000;
 
@@ -238,8 +239,23 @@ enum What {
         disk: u8,
         data_only: bool,
     },
+    Poll {
+        place: u16,
+        events: i16,
+        counted: bool,
+    },
     Noop,
     Bad(Bad),
+}
+
+impl What {
+    fn is_counted(&self) -> bool {
+        match self {
+            Self::Read { how, .. } | Self::Write { how, .. } => how.counted,
+            Self::Poll { counted, .. } => *counted,
+            Self::Nowhere { .. } | Self::Sync { .. } | Self::Noop | Self::Bad(_) => false,
+        }
+    }
 }
 
 /// Where an entry is. Above this in its state: how often it was used. This one
@@ -531,6 +547,7 @@ impl Context {
         thread: u32,
         once: &Once,
         devices: &Devices,
+        polled: &Polled,
         own: &OwnPages,
     ) -> Vec<Prepared> {
         let mut list = Vec::with_capacity(requests.len());
@@ -552,7 +569,7 @@ impl Context {
                 break;
             };
             let what = self.describe(*request, thread, once, own);
-            list.push(self.fill(index, uses, what, devices));
+            list.push(self.fill(index, uses, what, devices, polled));
         }
         list
     }
@@ -616,12 +633,32 @@ impl Context {
             }
             Request::Nowhere { device } => What::Nowhere { device },
             Request::Sync { disk, data_only } => What::Sync { disk, data_only },
+            Request::Poll {
+                place,
+                events,
+                counted,
+            } => What::Poll {
+                place,
+                events: match events {
+                    Events::In => libc::POLLIN,
+                    Events::Out => libc::POLLOUT,
+                    Events::Both => libc::POLLIN | libc::POLLOUT,
+                },
+                counted,
+            },
             Request::Noop => What::Noop,
             Request::Bad(bad) => What::Bad(bad),
         }
     }
 
-    fn fill(&self, index: usize, uses: u64, what: What, devices: &Devices) -> Prepared {
+    fn fill(
+        &self,
+        index: usize,
+        uses: u64,
+        what: What,
+        devices: &Devices,
+        polled: &Polled,
+    ) -> Prepared {
         let entry = &self.entries[index];
         *entry.what.lock().unwrap_or_else(PoisonError::into_inner) = what;
         let mut iocb = abi::iocb {
@@ -687,6 +724,15 @@ impl Context {
                     ..Default::default()
                 };
             }
+            What::Poll { place, events, .. } => {
+                iocb = abi::iocb {
+                    aio_data: iocb.aio_data,
+                    aio_lio_opcode: abi::IOCB_CMD_POLL as u16,
+                    aio_fildes: polled.number(place) as u32,
+                    aio_buf: events as u64,
+                    ..Default::default()
+                };
+            }
             What::Noop => {
                 iocb = abi::iocb {
                     aio_data: iocb.aio_data,
@@ -711,6 +757,10 @@ impl Context {
                     Bad::Pointer => prepared.pointer = NOWHERE,
                 }
             }
+        }
+        if what.is_counted() {
+            iocb.aio_flags |= abi::IOCB_FLAG_RESFD;
+            iocb.aio_resfd = polled.counter() as u32;
         }
         // SAFETY: the entry is ours: we have put it to `PREPARING`.
         unsafe { entry.iocb.get().write(iocb) };
@@ -920,13 +970,17 @@ impl Context {
             What::Write { device, .. } => (device, PAGE),
             What::Nowhere { device } => (device, BLOCK),
             What::Sync { disk, .. } => (disk, 0),
-            What::Noop => (0, 0),
+            What::Poll { .. } | What::Noop => (0, 0),
             What::Bad(_) => return Err("it was taken".to_owned()),
         };
-        let outcome = check::outcome(res, len, device)?;
+        let outcome = match what {
+            What::Poll { events, .. } => check::polled(res, events)?,
+            _ => check::outcome(res, len, device)?,
+        };
         match outcome {
             Outcome::Moved(moved) if moved < len => counters.count(Count::Short),
             Outcome::Moved(_) => {}
+            Outcome::Ready => counters.count(Count::Ready),
             Outcome::Failed => counters.count(Count::Failed),
             Outcome::Cancelled => counters.count(Count::Cancelled),
             Outcome::Fault if matches!(what, What::Nowhere { .. }) => {}
@@ -971,7 +1025,7 @@ impl Context {
                 }
             }
             What::Sync { .. } if outcome == Outcome::Moved(0) => counters.count(Count::Synced),
-            What::Sync { .. } => {}
+            What::Sync { .. } | What::Poll { .. } => {}
             What::Noop if outcome == Outcome::Moved(0) => counters.count(Count::Noops),
             What::Noop => return Err(format!("{outcome:?}")),
             What::Bad(_) => {}
@@ -1006,8 +1060,10 @@ impl Context {
             Ok(0) if !idle => {
                 counters.count(Count::Cancels);
                 if uses == after >> PLACE_BITS {
-                    if matches!(what, What::Sync { .. }) {
-                        counters.count(Count::Withdrawals);
+                    match what {
+                        What::Poll { .. } => counters.count(Count::PollsCancelled),
+                        What::Sync { .. } => counters.count(Count::Withdrawals),
+                        _ => {}
                     }
                     cancels.tell(uses).map_err(|e| wrong(&e))?;
                 }
@@ -1043,16 +1099,23 @@ impl Context {
             .try_for_each(|index| self.cancel(via, index, counters).map(drop))
     }
 
-    /// Cancels all that is in flight, the last first. Says how many were and
-    /// how many were not.
+    /// Cancels all that is in flight, or all polls, the last first. Says how
+    /// many were and how many were not.
     ///
     /// # Errors
     ///
     /// Any is a failure of the test.
-    pub fn cancel_all(&self, via: u8, counters: &Counters) -> Checked<(usize, usize)> {
+    pub fn cancel_all(
+        &self,
+        via: u8,
+        only_polls: bool,
+        counters: &Counters,
+    ) -> Checked<(usize, usize)> {
         let (mut cancelled, mut others) = (0, 0);
         for index in (0..self.entries.len()).rev() {
-            if self.entries[index].place() != FLYING {
+            let entry = &self.entries[index];
+            let poll = matches!(entry.what(), What::Poll { .. });
+            if entry.place() != FLYING || only_polls && !poll {
                 continue;
             }
             if self.cancel(via, index, counters)? {

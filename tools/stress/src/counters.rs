@@ -68,13 +68,21 @@ counters! {
     Synced = "syncs",
     /// Requests that do nothing.
     Noops = "no-ops",
+    /// Polls whose file was ready.
+    Ready = "polls ready",
+    /// Files that are polled made ready or not.
+    Touches = "files touched",
+    /// Or closed.
+    Replaced = "files replaced",
     /// Fewer bytes than asked for.
     Short = "short",
     /// Errors of the device.
     Failed = "failed",
     /// Requests that a call has cancelled.
     Cancels = "cancels",
-    /// Those of them whose turn with the workers hadn't come.
+    /// Those of them that were polls.
+    PollsCancelled = "polls cancelled",
+    /// Those whose turn with the workers hadn't come.
     Withdrawals = "syncs withdrawn",
     /// In flight, but not cancelled.
     CancelsRefused = "cancels refused",
@@ -201,7 +209,7 @@ impl Counters {
 }
 
 /// The module's counters of what this test is about.
-const NEEDED: [&str; 10] = [
+const NEEDED: [&str; 12] = [
     "early",
     "late",
     "cancelled",
@@ -212,6 +220,8 @@ const NEEDED: [&str; 10] = [
     "killed_waits",
     "second_destroys",
     "abandoned",
+    "polled_inline",
+    "polled_deferred",
 ];
 
 /// What the module has counted between two moments.
@@ -307,6 +317,8 @@ mod tests {
             killed_waits: 1,
             second_destroys: 1,
             abandoned: 1,
+            polled_inline: 1,
+            polled_deferred: 1,
             ..before
         };
         assert!(Module::between(&before, &after).missing(2).is_empty());

@@ -3,7 +3,10 @@
 //! uses random numbers and nothing else, and doing it uses none: so the
 //! operations of a thread follow from its seed, whatever happens meanwhile.
 
-use crate::seed::{self, Random, Role};
+use crate::{
+    polled::PLACES,
+    seed::{self, Random, Role},
+};
 use rand::{seq::SliceRandom, Rng, RngCore};
 
 /// Contexts that the threads of a process share.
@@ -67,6 +70,19 @@ pub struct How {
     /// With a vector of so many buffers, or fewer if there are fewer blocks;
     /// without one if it is 0.
     pub pieces: u8,
+    /// By the eventfd that is polled, too.
+    pub counted: bool,
+}
+
+/// What a file is to be ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Events {
+    /// To be read.
+    In,
+    /// To be written.
+    Out,
+    /// One of both.
+    Both,
 }
 
 /// A request.
@@ -112,6 +128,15 @@ pub enum Request {
         disk: u8,
         /// Only the data.
         data_only: bool,
+    },
+    /// Waits until a file is ready.
+    Poll {
+        /// Where it is.
+        place: u16,
+        /// For what.
+        events: Events,
+        /// See [`How`].
+        counted: bool,
     },
     /// Does nothing.
     Noop,
@@ -165,6 +190,22 @@ pub enum Fork {
     /// It destroys a context of its own, and is killed while it waits for the
     /// requests.
     Abandon,
+}
+
+/// What is done to a file that is polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touch {
+    /// It can be read, and hardly written.
+    Fill,
+    /// It can't be read, but written.
+    Drain,
+    /// Both, one after the other.
+    Pulse,
+    /// It is closed, and another one is where it was.
+    Replace {
+        /// Those that poll the old one are woken.
+        woken: bool,
+    },
 }
 
 /// Who gets the events of a private context.
@@ -255,6 +296,13 @@ pub enum Op {
         timeout: Timeout,
         /// Into memory that isn't there.
         nowhere: bool,
+    },
+    /// Does something to a file that is polled.
+    Touch {
+        /// Where it is.
+        place: u16,
+        /// What.
+        touch: Touch,
     },
     /// Cancels requests, whatever they are just now.
     Cancel {
@@ -405,11 +453,15 @@ impl Size {
 
 impl How {
     /// With one buffer.
-    pub const PLAIN: Self = Self { pieces: 0 };
+    pub const PLAIN: Self = Self {
+        pieces: 0,
+        counted: false,
+    };
 
     fn random(random: &mut Random) -> Self {
         Self {
             pieces: weighted(random, &[(4, 0), (1, 1), (1, 2), (1, PIECES as u8)]),
+            counted: random.random_range(0..8) == 0,
         }
     }
 }
@@ -421,7 +473,7 @@ impl Request {
         let block = random.random_range(0..READ_ONLY_BLOCKS - 8);
         let blocks = random.random_range(1..=8);
         let how = How::random(random);
-        match random.random_range(0..12) {
+        match random.random_range(0..16) {
             0..5 => Self::Read {
                 device,
                 block,
@@ -434,7 +486,12 @@ impl Request {
                 disk: random.random_range(FIRST_DISK..DEVICES),
                 data_only: random.random(),
             },
-            _ => Self::Noop,
+            11 => Self::Noop,
+            _ => Self::Poll {
+                place: random.random_range(0..PLACES),
+                events: one_of(random, &[Events::In, Events::In, Events::Out, Events::Both]),
+                counted: random.random_range(0..4) == 0,
+            },
         }
     }
 
@@ -471,6 +528,7 @@ enum Kind {
     Submit,
     BadSubmit,
     GetEvents,
+    Touch,
     Cancel,
     Withdraw,
     Destroy,
@@ -490,12 +548,13 @@ enum Kind {
 
 /// How often each is done. A context that lives too long hides the end of
 /// contexts, one that lives too short the rest.
-const KINDS: [(u32, Kind); 20] = [
+const KINDS: [(u32, Kind); 21] = [
     (12, Kind::Setup),
     (2, Kind::BadSetup),
     (26, Kind::Submit),
     (1, Kind::BadSubmit),
     (20, Kind::GetEvents),
+    (14, Kind::Touch),
     (12, Kind::Cancel),
     (2, Kind::Withdraw),
     (8, Kind::Destroy),
@@ -569,6 +628,17 @@ impl Op {
                     nowhere: random.random_range(0..30) == 0,
                 }
             }
+            Kind::Touch => Self::Touch {
+                place: random.random_range(0..PLACES),
+                touch: match random.random_range(0..8) {
+                    0..2 => Touch::Fill,
+                    2..4 => Touch::Drain,
+                    4..7 => Touch::Pulse,
+                    _ => Touch::Replace {
+                        woken: random.random(),
+                    },
+                },
+            },
             Kind::Cancel => Self::Cancel {
                 slot,
                 via,
@@ -825,6 +895,7 @@ mod tests {
             }
             Request::Nowhere { device } => assert!(device < DEVICES),
             Request::Sync { disk, .. } => assert!((FIRST_DISK..DEVICES).contains(&disk)),
+            Request::Poll { place, .. } => assert!(place < PLACES),
             Request::Noop | Request::Bad(_) => {}
         };
         for op in ops(3, 5000) {
@@ -833,6 +904,7 @@ mod tests {
                     assert!(slot < SLOTS && requests.len() <= BATCH);
                     requests.iter().for_each(check);
                 }
+                Op::Touch { place, .. } => assert!(place < PLACES),
                 Op::Private { requests, .. } => requests.iter().for_each(check),
                 Op::Setup { slot, file, size } => {
                     assert!(slot < SLOTS && file < FILES && size.nr_events > 0);

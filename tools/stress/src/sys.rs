@@ -6,7 +6,7 @@ use std::{
     ffi::{c_int, CStr},
     fs::File,
     io,
-    os::fd::{FromRawFd, RawFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     ptr, thread,
     time::{Duration, Instant},
 };
@@ -178,6 +178,118 @@ pub fn pipe() -> io::Result<(File, File)> {
         check(libc::fcntl(fds[1], libc::F_SETFD, 0))?;
     }
     Ok((reads, writes))
+}
+
+/// A pipe for a page, whose ends don't wait.
+///
+/// # Errors
+///
+/// Those of pipe(2) and fcntl(2).
+pub fn small_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: it writes to `fds`, whose descriptors are ours.
+    let ends = unsafe {
+        check(libc::pipe2(
+            fds.as_mut_ptr(),
+            libc::O_CLOEXEC | libc::O_NONBLOCK,
+        ))?;
+        fds.map(|fd| OwnedFd::from_raw_fd(fd))
+    };
+    // SAFETY: numbers only.
+    check(unsafe { libc::fcntl(fds[0], libc::F_SETPIPE_SZ, PAGE as c_int) })?;
+    let [reads, writes] = ends;
+    Ok((reads, writes))
+}
+
+/// An eventfd that doesn't wait.
+///
+/// # Errors
+///
+/// Those of eventfd(2).
+pub fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: numbers only; the descriptor is ours.
+    unsafe {
+        let fd = check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// An epoll that can be read when one of its members can.
+///
+/// # Errors
+///
+/// Those of epoll_create(2) and epoll_ctl(2).
+pub fn epoll(members: &[RawFd]) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only; the descriptor is ours.
+    let epoll = unsafe { OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?) };
+    for member in members {
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: 0,
+        };
+        let fd = epoll.as_raw_fd();
+        // SAFETY: it reads `event`.
+        check(unsafe { libc::epoll_ctl(fd, libc::EPOLL_CTL_ADD, *member, &mut event) })?;
+    }
+    Ok(epoll)
+}
+
+/// Lets a socket keep as little as possible of what is sent through it.
+///
+/// # Errors
+///
+/// Those of setsockopt(2).
+pub fn keep_little(socket: RawFd) -> io::Result<()> {
+    let bytes: c_int = 1;
+    // SAFETY: it reads `bytes`.
+    check(unsafe {
+        libc::setsockopt(
+            socket,
+            libc::SOL_SOCKET,
+            libc::SO_SNDBUF,
+            (&raw const bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
+/// Puts a file to where another one is open, which is closed there.
+///
+/// # Errors
+///
+/// Those of dup(2).
+pub fn replace(fd: RawFd, number: RawFd) -> io::Result<()> {
+    // SAFETY: numbers only. Who uses `number` doesn't care which file it is.
+    check(unsafe { libc::dup3(fd, number, libc::O_CLOEXEC) }).map(drop)
+}
+
+/// Writes what there is room for, and says how much that was: nothing also if
+/// nobody reads it.
+pub fn put(fd: RawFd, bytes: &[u8]) -> usize {
+    // SAFETY: it reads `bytes`.
+    let n = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+    usize::try_from(n).unwrap_or(0)
+}
+
+/// Reads what is there, and says how much that was: nothing also at the end.
+pub fn take(fd: RawFd, bytes: &mut [u8]) -> usize {
+    // SAFETY: it writes to `bytes`.
+    let n = unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) };
+    usize::try_from(n).unwrap_or(0)
+}
+
+/// What of `events` a file is ready for.
+#[cfg(test)]
+pub fn ready(fd: RawFd, events: i16) -> i16 {
+    let mut poll = libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
+    // SAFETY: it writes to `poll`.
+    unsafe { libc::poll(&mut poll, 1, 0) };
+    poll.revents
 }
 
 /// Takes over a descriptor that was inherited or made for this.

@@ -8,8 +8,8 @@ use crate::{
     counters::Count,
     fork,
     ops::{
-        BadSetup, Finish, How, Op, Plan, Prey, Reap, Request, Size, Timeout, BATCH, DUPLICATES,
-        FIRST_DISK, LONGEST_NAP, MANY_SYNCS,
+        BadSetup, Finish, How, Op, Plan, Prey, Reap, Request, Size, Timeout, Touch, BATCH,
+        DUPLICATES, FIRST_DISK, LONGEST_NAP, MANY_SYNCS,
     },
     report::Checked,
     sys,
@@ -140,6 +140,7 @@ impl Worker {
             self.number,
             &world.once,
             &world.devices,
+            &world.polled,
             &world.own,
         );
         context.submit(via, &list, &world.own, &world.counters)
@@ -184,6 +185,13 @@ impl Worker {
                     return Ok(());
                 };
                 self.getevents(&context, via, (min, max), timeout, nowhere)
+            }
+            Op::Touch { place, touch } => {
+                world.counters.count(match touch {
+                    Touch::Replace { .. } => Count::Replaced,
+                    _ => Count::Touches,
+                });
+                world.polled.touch(place, touch)
             }
             Op::Cancel {
                 slot,
@@ -441,7 +449,7 @@ impl Worker {
             return Err("a new context can't be used".to_owned());
         }
         if cancel {
-            context.cancel_all(0, &world.counters)?;
+            context.cancel_all(0, false, &world.counters)?;
         }
         match reap {
             Reap::Call => drain(&world, &context, 0)?,
@@ -474,9 +482,10 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits for all events of a context that nobody else has, in its ring.
+    /// The same as [`drain`], in its ring.
     fn drain_ring(&self, context: &Context) -> Checked {
         let world = &self.world;
+        context.cancel_all(0, true, &world.counters)?;
         // SAFETY: it stays mapped meanwhile, and nobody else reads events.
         let ring = unsafe {
             Ring::new(
@@ -626,7 +635,7 @@ impl Worker {
         // They get what processor is left.
         sys::urgent(true);
         self.submit(&context, 0, &[request; MANY_SYNCS])?;
-        context.cancel_all(0, &world.counters)?;
+        context.cancel_all(0, false, &world.counters)?;
         sys::urgent(false);
         drain(&world, &context, 0)?;
         if !self.destroy(&context, 0)? {
@@ -760,13 +769,15 @@ fn stranger(context: &Context, file: &OpenFile) -> Checked {
     }
 }
 
-/// Waits for all events of a context that nobody else uses.
+/// Waits for all events of a context that nobody else uses. Polls are
+/// cancelled: nobody need make their files ready.
 ///
 /// # Errors
 ///
 /// Any is a failure of the test.
 pub fn drain(world: &World, context: &Context, via: u8) -> Checked {
     let mut events = [abi::io_event::default(); 64];
+    context.cancel_all(via, true, &world.counters)?;
     let start = Instant::now();
     while context.flying() > 0 && start.elapsed() < LONGEST {
         let time = timespec(Duration::from_secs(1));

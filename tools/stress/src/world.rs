@@ -9,6 +9,7 @@ use crate::{
     context::{Context, Devices, Once, OpenFile, OwnPages},
     counters::Counters,
     ops::{DUPLICATES, FILES, SLOTS},
+    polled::Polled,
     report::{Checked, Report},
     sys,
     testdev::Control,
@@ -50,7 +51,9 @@ pub struct World {
     pub report: Report,
     /// The test devices.
     pub devices: Devices,
-    /// Where commands to them go.
+    /// The files that are polled.
+    pub polled: Polled,
+    /// Where commands to the test devices go.
     pub control: Control,
     /// The pages of them that are ours.
     pub own: OwnPages,
@@ -107,6 +110,7 @@ impl World {
             counters: parts.counters,
             report: parts.report,
             devices: parts.devices,
+            polled: Polled::open(home.via(0).number)?,
             control: parts.control,
             own: parts.own,
             home,
