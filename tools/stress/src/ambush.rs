@@ -9,7 +9,8 @@
 use crate::{
     context::{Context, NOWHERE},
     counters::Count,
-    ops::{How, Prey, Request, BATCH},
+    ops::{Events, How, Prey, Request, Touch, BATCH},
+    polled::Polled,
     report::Checked,
     sys,
     testdev::Command,
@@ -179,10 +180,23 @@ fn run(world: &World, task: &Task, n: u32) -> Checked {
     let context = &task.context;
     let start = Instant::now();
     task.thread.store(sys::thread_id(), SeqCst);
-    task.started.store(task.prey != Prey::Destroy, SeqCst);
+    let later = matches!(task.prey, Prey::Destroy | Prey::Ring | Prey::Wake);
+    task.started.store(!later, SeqCst);
     match task.prey {
         Prey::LookUp => while look_up(context, start)? {},
-        Prey::Submit => while submit(world, context, n, start)? {},
+        Prey::Submit => {
+            const REQUEST: Request = Request::Read {
+                device: 0,
+                block: 0,
+                blocks: 1,
+                how: How::PLAIN,
+            };
+            while submit(world, context, n, start, &[REQUEST; BATCH / 4], false)? {}
+        }
+        Prey::Cancel => {
+            let polls = polls(n as usize);
+            while submit(world, context, n, start, &polls[..BATCH / 2], true)? {}
+        }
         Prey::Wait | Prey::Sleep => wait(world, context)?,
         Prey::Destroy => {
             // Nobody else shall be run here when it is time.
@@ -194,6 +208,15 @@ fn run(world: &World, task: &Task, n: u32) -> Checked {
             destroyed?;
         }
         Prey::Complete => complete(world, context)?,
+        Prey::Ring => {
+            sys::urgent(world.processors.len() > 1);
+            task.started.store(true, SeqCst);
+            task.now.answer();
+            let rung = Polled::bells(n as usize).try_for_each(|bell| ring(world, bell));
+            sys::urgent(false);
+            rung?;
+        }
+        Prey::Wake => wake(world, task, n as usize, start)?,
     }
     world.counters.count(Count::Ambushes);
     Ok(())
@@ -226,15 +249,17 @@ fn on_time(start: Instant) -> Checked {
     Ok(())
 }
 
-fn submit(world: &World, context: &Context, n: u32, start: Instant) -> Checked<bool> {
-    const REQUEST: Request = Request::Read {
-        device: 0,
-        block: 0,
-        blocks: 1,
-        how: How::PLAIN,
-    };
+/// Submits, and cancels that if it shall. Says whether the context is there.
+fn submit(
+    world: &World,
+    context: &Context,
+    n: u32,
+    start: Instant,
+    requests: &[Request],
+    cancel: bool,
+) -> Checked<bool> {
     let list = context.prepare(
-        &[REQUEST; BATCH / 4],
+        requests,
         n,
         &world.once,
         &world.devices,
@@ -243,6 +268,9 @@ fn submit(world: &World, context: &Context, n: u32, start: Instant) -> Checked<b
     );
     if !context.submit(0, &list, &world.own, &world.counters)? {
         return Ok(false);
+    }
+    if cancel {
+        context.cancel_all(0, false, &world.counters)?;
     }
     let mut events = [abi::io_event::default(); BATCH];
     let zero = abi::__kernel_timespec::default();
@@ -261,10 +289,53 @@ fn submit(world: &World, context: &Context, n: u32, start: Instant) -> Checked<b
             }
         }
         Err(e) if sys::errno(&e) == libc::EINVAL && context.is_ending() => return Ok(false),
+        Err(e) if sys::errno(&e) == libc::EBADF && context.file.is_closing() => return Ok(false),
         Err(e) => return Err(format!("getevents without waiting: {e}")),
     }
     on_time(start)?;
     Ok(true)
+}
+
+/// So many poll each bell.
+const POLLS: usize = 4;
+
+/// Polls of a victim's bells. The first is of one that isn't rung while it
+/// matters, and is counted: so it tells when the oldest is cancelled.
+pub fn polls(victim: usize) -> Vec<Request> {
+    let poll = |place, counted| Request::Poll {
+        place,
+        events: Events::In,
+        counted,
+    };
+    let bells = Polled::bells(victim);
+    let mut polls = vec![poll(bells.start + 1, true)];
+    for bell in bells.skip(2) {
+        polls.extend([poll(bell, false); POLLS]);
+    }
+    polls
+}
+
+fn ring(world: &World, bell: u16) -> Checked {
+    world.polled.touch(bell, Touch::Pulse)
+}
+
+/// Rings when the first poll is cancelled: the oldest go first, so from the
+/// other end.
+fn wake(world: &World, task: &Task, n: usize, start: Instant) -> Checked {
+    let bells = Polled::bells(n);
+    world.polled.was_counted(bells.start);
+    task.started.store(true, SeqCst);
+    for n in 1u32.. {
+        if world.polled.was_counted(bells.start) {
+            break;
+        }
+        if n % 64 == 0 {
+            on_time(start)?;
+            thread::yield_now();
+        }
+    }
+    world.counters.count(Count::Wakes);
+    bells.skip(2).rev().try_for_each(|bell| ring(world, bell))
 }
 
 /// The device whose requests are cancelled and ended at the same time.

@@ -256,6 +256,14 @@ impl What {
             Self::Nowhere { .. } | Self::Sync { .. } | Self::Noop | Self::Bad(_) => false,
         }
     }
+
+    /// Of the file that is polled.
+    fn place(&self) -> Option<u16> {
+        match self {
+            Self::Poll { place, .. } => Some(*place),
+            _ => None,
+        }
+    }
 }
 
 /// Where an entry is. Above this in its state: how often it was used. This one
@@ -760,7 +768,7 @@ impl Context {
         }
         if what.is_counted() {
             iocb.aio_flags |= abi::IOCB_FLAG_RESFD;
-            iocb.aio_resfd = polled.counter() as u32;
+            iocb.aio_resfd = polled.counter(what.place()) as u32;
         }
         // SAFETY: the entry is ours: we have put it to `PREPARING`.
         unsafe { entry.iocb.get().write(iocb) };

@@ -104,6 +104,10 @@ counters! {
     Meetings = "meetings",
     /// Requests ended while their context's end cancels them.
     Races = "cancels raced",
+    /// Files made ready while their polls are cancelled by their context's end.
+    Wakes = "wakes raced",
+    /// Contexts of which some polls were cancelled and some ready meanwhile.
+    Crossings = "cancels and wakes met",
     /// Rings unmapped.
     Unmaps = "unmapped",
     /// Rings moved.

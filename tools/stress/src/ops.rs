@@ -245,6 +245,13 @@ pub enum Prey {
     Destroy,
     /// End its requests when they begin to be cancelled.
     Complete,
+    /// Submit polls and cancel them all the time.
+    Cancel,
+    /// Make files ready whose polls are cancelled at the same time; then it
+    /// ends.
+    Ring,
+    /// The same when they begin to be cancelled by its end.
+    Wake,
 }
 
 /// An operation.
@@ -390,8 +397,8 @@ pub enum Op {
         nap: u32,
         /// On the other's processor.
         close: bool,
-        /// By unmapping the ring.
-        unmap: bool,
+        /// How the context ends.
+        finish: Finish,
         /// While the other's processor is interrupted all the time.
         storm: bool,
         /// So many, one after the other: in most the moment isn't met.
@@ -564,7 +571,7 @@ const KINDS: [(u32, Kind); 21] = [
     (8, Kind::Fork),
     (4, Kind::Close),
     (8, Kind::Private),
-    (24, Kind::Ambush),
+    (32, Kind::Ambush),
     (9, Kind::Race),
     (8, Kind::Told),
     (3, Kind::Move),
@@ -700,12 +707,17 @@ impl Op {
                         (2, Prey::Wait),
                         (4, Prey::Sleep),
                         (4, Prey::Destroy),
+                        (2, Prey::Cancel),
+                        (2, Prey::Ring),
+                        (3, Prey::Wake),
                     ],
                 );
                 let storm = prey == Prey::LookUp && random.random();
+                // They have polls of their own.
+                let rings = matches!(prey, Prey::Ring | Prey::Wake);
                 Self::Ambush {
                     prey,
-                    requests: if random.random_range(0..3) == 0 {
+                    requests: if !rings && random.random_range(0..3) == 0 {
                         Request::several(random, 4, Request::good)
                     } else {
                         Vec::new()
@@ -716,14 +728,20 @@ impl Op {
                     close: prey == Prey::LookUp && !storm
                         || prey != Prey::LookUp
                             && prey != Prey::Destroy
+                            && !rings
                             && random.random_range(0..3) == 0,
-                    unmap: prey != Prey::LookUp
-                        && prey != Prey::Destroy
-                        && random.random_range(0..8) == 0,
+                    finish: match prey {
+                        Prey::LookUp | Prey::Destroy | Prey::Ring => Finish::Destroy,
+                        Prey::Cancel | Prey::Wake => {
+                            one_of(random, &[Finish::Destroy, Finish::Close, Finish::Unmap])
+                        }
+                        _ => weighted(random, &[(7, Finish::Destroy), (1, Finish::Unmap)]),
+                    },
                     storm,
                     times: match prey {
                         Prey::Destroy => 8,
                         Prey::LookUp if !storm => 8,
+                        Prey::Ring | Prey::Wake => 4,
                         _ => 1,
                     },
                 }

@@ -2,7 +2,8 @@
 //! Files that are polled. The threads of a process share some, of each kind
 //! one: they make them ready or not, and replace them, while others poll them.
 //! A number is always open, though of a file that changes; nothing is known of
-//! what it is ready for.
+//! what it is ready for. Others are bells, which only one victim rings, see
+//! [`crate::ambush`].
 //!
 //! Nothing waits here, and there are no locks.
 
@@ -38,8 +39,10 @@ const EPOLL: u16 = 6;
 /// The device, which is ready when a context of it has events. It isn't
 /// replaced.
 const DEVICE: u16 = 7;
-/// How many there are.
+/// How many there are. The bells come after them.
 pub const PLACES: u16 = 8;
+/// Bells of a victim.
+pub const BELLS: u16 = 16;
 
 /// A socket that keeps little is full after so many pages, if nobody reads
 /// meanwhile. Else it would take long.
@@ -63,7 +66,8 @@ fn group(place: u16) -> Option<(Kind, Range<u16>)> {
         READER | WRITER | BOTH => Some((Kind::Pipe, READER..SOCKET)),
         SOCKET | PEER => Some((Kind::Sockets, SOCKET..EPOLL)),
         EPOLL => Some((Kind::Epoll, EPOLL..DEVICE)),
-        _ => None,
+        DEVICE => None,
+        bell => Some((Kind::Counter, bell..bell + 1)),
     }
 }
 
@@ -73,12 +77,13 @@ pub struct Polled {
 }
 
 impl Polled {
-    /// Opens them. `home` is a descriptor of the device.
+    /// Opens them, with bells for so many victims. `home` is a descriptor of
+    /// the device.
     ///
     /// # Errors
     ///
     /// Any is a failure of the test.
-    pub fn open(home: RawFd) -> Checked<Self> {
+    pub fn open(home: RawFd, victims: usize) -> Checked<Self> {
         let error = |e: io::Error| format!("a file to be polled: {e}");
         let mut this = Self {
             numbers: Vec::new(),
@@ -92,6 +97,11 @@ impl Polled {
             }
         }
         this.numbers.push(home);
+        for _ in 0..victims * usize::from(BELLS) {
+            let file = sys::eventfd().map_err(error)?;
+            let number = sys::duplicate(file.as_raw_fd(), FIRST_NUMBER, false);
+            this.numbers.push(number.map_err(error)?);
+        }
         Ok(this)
     }
 
@@ -100,9 +110,24 @@ impl Polled {
         self.numbers[usize::from(place)]
     }
 
-    /// That of the eventfd that requests may be counted by.
-    pub fn counter(&self) -> RawFd {
-        self.number(COUNTER)
+    /// The bells of a victim.
+    pub fn bells(victim: usize) -> Range<u16> {
+        let first = PLACES + victim as u16 * BELLS;
+        first..first + BELLS
+    }
+
+    /// The eventfd that requests may be counted by; for polls of a bell, the
+    /// first of those.
+    pub fn counter(&self, polled: Option<u16>) -> RawFd {
+        self.number(match polled.and_then(|place| place.checked_sub(PLACES)) {
+            Some(bell) => PLACES + bell / BELLS * BELLS,
+            None => COUNTER,
+        })
+    }
+
+    /// Whether a bell was counted by since it was asked last.
+    pub fn was_counted(&self, bell: u16) -> bool {
+        sys::take(self.number(bell), &mut [0; 8]) > 0
     }
 
     fn make(&self, kind: Kind, home: RawFd) -> io::Result<Vec<OwnedFd>> {
@@ -126,7 +151,7 @@ impl Polled {
                 Ok(vec![one.into(), other.into()])
             }
             Kind::Epoll => {
-                let members = [home, self.counter(), self.number(SOCKET)];
+                let members = [home, self.number(COUNTER), self.number(SOCKET)];
                 Ok(vec![sys::epoll(&members)?])
             }
         }
@@ -188,7 +213,7 @@ impl Polled {
                     sys::put(files[0], &[0; PAGE]);
                 }
             }
-            Kind::Epoll => self.fill(Kind::Counter, &[self.counter()]),
+            Kind::Epoll => self.fill(Kind::Counter, &[self.number(COUNTER)]),
         }
     }
 
@@ -203,7 +228,7 @@ impl Polled {
                     sys::take(files[1], &mut bytes);
                 }
             }
-            Kind::Epoll => self.drain(Kind::Counter, &[self.counter()]),
+            Kind::Epoll => self.drain(Kind::Counter, &[self.number(COUNTER)]),
         }
     }
 }
@@ -219,8 +244,8 @@ mod tests {
     #[test]
     fn each_is_made_ready_and_not() {
         let home = sys::eventfd().unwrap();
-        let polled = Polled::open(home.as_raw_fd()).unwrap();
-        assert_eq!(polled.numbers.len(), usize::from(PLACES));
+        let polled = Polled::open(home.as_raw_fd(), 2).unwrap();
+        assert_eq!(polled.numbers.len(), usize::from(PLACES + 2 * BELLS));
         let (read, write) = (libc::POLLIN, libc::POLLOUT);
         for replace in [false, true] {
             for (place, drained, filled) in [
@@ -231,6 +256,7 @@ mod tests {
                 (SOCKET, write, read),
                 (PEER, write, read | write),
                 (EPOLL, 0, read),
+                (PLACES + BELLS, write, read | write),
             ] {
                 if replace {
                     polled.touch(place, Touch::Replace { woken: true }).unwrap();
@@ -245,5 +271,21 @@ mod tests {
             }
         }
         polled.touch(DEVICE, Touch::Fill).unwrap();
+    }
+
+    #[test]
+    fn who_counts() {
+        let home = sys::eventfd().unwrap();
+        let polled = Polled::open(home.as_raw_fd(), 2).unwrap();
+        let number = |place| polled.number(place);
+        assert_eq!(Polled::bells(1), PLACES + BELLS..PLACES + 2 * BELLS);
+        assert_eq!(polled.counter(None), number(COUNTER));
+        assert_eq!(polled.counter(Some(DEVICE)), number(COUNTER));
+        assert_eq!(polled.counter(Some(PLACES)), number(PLACES));
+        let last = PLACES + 2 * BELLS - 1;
+        assert_eq!(polled.counter(Some(last)), number(PLACES + BELLS));
+        assert!(!polled.was_counted(last));
+        polled.touch(last, Touch::Fill).unwrap();
+        assert!(polled.was_counted(last) && !polled.was_counted(last));
     }
 }

@@ -3,7 +3,7 @@
 //! isn't known to be possible is a failure.
 
 use crate::{
-    ambush::{Task, RACED},
+    ambush::{self, Task, RACED},
     context::{Context, OpenFile, NOWHERE},
     counters::Count,
     fork,
@@ -279,12 +279,12 @@ impl Worker {
                 ref requests,
                 nap,
                 close,
-                unmap,
+                finish,
                 storm,
                 times,
             } => (0..u32::from(times)).try_for_each(|n| {
                 let nap = nap * (n + 1) % LONGEST_NAP;
-                self.ambush(prey, requests, nap, close, unmap, storm)
+                self.ambush(prey, requests, nap, close, finish, storm)
             }),
             Op::Race { cancel } => self.race(cancel),
             Op::Told { fails } => self.told(fails),
@@ -433,11 +433,7 @@ impl Worker {
     ) -> Checked {
         let world = Arc::clone(&self.world);
         let forks = world.forks.load(SeqCst);
-        let file = if finish == Finish::Close {
-            OpenFile::open(&world.once, 1)?
-        } else {
-            Arc::clone(&world.home)
-        };
+        let file = self.file_for(finish)?;
         let context = self
             .make(&file, 0, size, false)?
             .ok_or("an open file is closed")?;
@@ -465,20 +461,36 @@ impl Worker {
             Finish::Close => {
                 context.ends();
                 file.close(0, &world.counters)?;
-                // A process that was forked meanwhile may have the file, too.
-                if world.forks.load(SeqCst) == forks {
-                    context.ended(&world.own);
-                    self.watched.push_back((Instant::now(), context));
-                }
+                self.closed(context, forks);
             }
-            Finish::Unmap => {
-                context.ends();
-                context
-                    .unmap(false)
-                    .map_err(|e| format!("munmap of a ring: {e}"))?;
-                world.counters.count(Count::Unmaps);
-            }
+            Finish::Unmap => self.unmap(&context)?,
         }
+        Ok(())
+    }
+
+    /// The file of a context that is to end so.
+    fn file_for(&self, finish: Finish) -> Checked<Arc<OpenFile>> {
+        match finish {
+            Finish::Close => OpenFile::open(&self.world.once, 1),
+            Finish::Destroy | Finish::Unmap => Ok(Arc::clone(&self.world.home)),
+        }
+    }
+
+    /// The file of a context was closed, and nobody is in a call with it.
+    fn closed(&mut self, context: Arc<Context>, forks: u64) {
+        // A process that was forked meanwhile may have the file, too.
+        if self.world.forks.load(SeqCst) == forks {
+            context.ended(&self.world.own);
+            self.watched.push_back((Instant::now(), context));
+        }
+    }
+
+    fn unmap(&self, context: &Context) -> Checked {
+        context.ends();
+        context
+            .unmap(false)
+            .map_err(|e| format!("munmap of a ring: {e}"))?;
+        self.world.counters.count(Count::Unmaps);
         Ok(())
     }
 
@@ -516,17 +528,26 @@ impl Worker {
         requests: &[Request],
         nap: u32,
         close: bool,
-        unmap: bool,
+        finish: Finish,
         storm: bool,
     ) -> Checked {
         let world = Arc::clone(&self.world);
+        let rings = matches!(prey, Prey::Ring | Prey::Wake);
         let size = Size {
             nr_events: 1,
-            entries: if storm { STORM } else { 24 },
+            entries: if storm {
+                STORM
+            } else if rings {
+                64
+            } else {
+                24
+            },
         };
+        let forks = world.forks.load(SeqCst);
+        let file = self.file_for(finish)?;
         let context = self
-            .make(&world.home, 0, size, true)?
-            .ok_or("the file that stays open is closed")?;
+            .make(&file, 0, size, true)?
+            .ok_or("an open file is closed")?;
         self.submit(&context, 0, requests)?;
 
         // On the processor that we are on, or the next one.
@@ -534,7 +555,8 @@ impl Worker {
         let here = sys::processor() % n;
         let victim = if close { here } else { (here + 1) % n };
         let task = Task::new(Arc::clone(&context), prey);
-        if prey == Prey::Destroy {
+        let both = matches!(prey, Prey::Destroy | Prey::Ring);
+        if both {
             // Two that are both urgent must not meet on one.
             sys::run_on(world.processors[here]);
         }
@@ -544,7 +566,7 @@ impl Worker {
             nap %= self.storm(&context)?;
             sys::run_on(world.processors[here]);
         }
-        sys::urgent(close || storm || prey == Prey::Destroy && n > 1);
+        sys::urgent(close || storm || both && n > 1);
         world.victims[victim].give(&task);
         if !sys::wait_for(LONGEST, || task.started.load(SeqCst)) {
             return Err("the victim isn't there".to_owned());
@@ -556,7 +578,11 @@ impl Worker {
         if prey == Prey::Sleep && !sys::wait_for(LONGEST, asleep) {
             return Err("the victim doesn't wait".to_owned());
         }
-        if prey == Prey::Destroy {
+        if rings {
+            // Not before the bells are ours.
+            self.submit(&context, 0, &ambush::polls(victim))?;
+        }
+        if both {
             if task.now.meet() {
                 world.counters.count(Count::Meetings);
             }
@@ -565,16 +591,25 @@ impl Worker {
         } else {
             sys::nap(nap);
         }
-        if unmap {
-            context.ends();
-            context
-                .unmap(false)
-                .map_err(|e| format!("munmap of a ring: {e}"))?;
-            world.counters.count(Count::Unmaps);
-        } else {
-            let ours = self.destroy(&context, 0)?;
-            if !ours && prey != Prey::Destroy {
-                return Err("somebody else has destroyed it".to_owned());
+        if prey == Prey::Ring {
+            let (cancelled, others) = context.cancel_all(0, false, &world.counters)?;
+            if cancelled > 0 && others > 0 {
+                world.counters.count(Count::Crossings);
+            }
+            sys::urgent(false);
+            drain(&world, &context, 0)?;
+        }
+        match finish {
+            Finish::Unmap => self.unmap(&context)?,
+            Finish::Close => {
+                context.ends();
+                file.close(0, &world.counters)?;
+            }
+            Finish::Destroy => {
+                let ours = self.destroy(&context, 0)?;
+                if !ours && prey != Prey::Destroy {
+                    return Err("somebody else has destroyed it".to_owned());
+                }
             }
         }
         sys::urgent(false);
@@ -584,6 +619,9 @@ impl Worker {
         }
         if prey == Prey::Destroy && !context.was_destroyed() {
             return Err("two have destroyed it, and none has".to_owned());
+        }
+        if finish == Finish::Close {
+            self.closed(context, forks);
         }
         Ok(())
     }

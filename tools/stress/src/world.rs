@@ -110,7 +110,7 @@ impl World {
             counters: parts.counters,
             report: parts.report,
             devices: parts.devices,
-            polled: Polled::open(home.via(0).number)?,
+            polled: Polled::open(home.via(0).number, processors.len())?,
             control: parts.control,
             own: parts.own,
             home,
