@@ -35,6 +35,9 @@ tools: ## what runs in user space: libaio.so.1, raioctl, raio-stress, raio-bench
 	cargo build --release --manifest-path tools/Cargo.toml
 	tools/libaio/link.sh
 
+fio-engine: ## fio's engine for raio, out/fio/raio.so, for the fio installed here
+	scripts/fio-engine >/dev/null
+
 demo: ## fio over raio, kernel AIO and io_uring, side by side
 	scripts/demo
 
@@ -82,5 +85,5 @@ clean: ## remove what was built here (the cache stays)
 		-name '.*.cmd' -o -name modules.order -o -name Module.symvers -o \
 		-name bindings_generated.rs \) -not -path './.git/*' -delete
 
-.PHONY: modules modules_install help prepare kernels module tools demo bench model test test-full conformance mutants \
+.PHONY: modules modules_install help prepare kernels module tools fio-engine demo bench model test test-full conformance mutants \
 	guest vng clippy lint rustfmt-check doc clean
