@@ -7,31 +7,18 @@
 # KTAP. Needs raioctl, the directory libaio with libaio.so.1, both beside
 # this script, fio, and the file systems of scripts/guest-tests.
 
-dir=$(dirname "$0")
-nr=0
+. "$(dirname "$0")/raio_fio.sh"
 
-submitted() { "$dir/raioctl" stats --json | sed -n 's/.*"submitted": *\([0-9]*\).*/\1/p'; }
+export LD_LIBRARY_PATH="$dir/libaio"
 
-# fio's own count: completed reads and writes in its terse format.
 check()
 {
 	name=$1
 	shift
-	nr=$((nr + 1))
-	before=$(submitted)
-	LD_LIBRARY_PATH=$dir/libaio fio --name="$name" --ioengine=libaio --randseed=1 \
-		--output-format=json --output=/tmp/fio.json "$@" 2>/tmp/fio.err
-	status=$?
-	after=$(submitted)
-	ios=$(awk -F'[:,]' '/"total_ios"/ { sum += $2 } END { print sum + 0 }' /tmp/fio.json)
-	if [ $status -eq 0 ] && [ "$ios" -gt 0 ] && [ $((after - before)) -ge "$ios" ]; then
-		echo "ok $nr $name"
-	else
-		sed 's/^/# /' /tmp/fio.err
-		echo "# status $status, $ios requests by fio, $((after - before)) by raio"
-		echo "not ok $nr $name"
-		failed=1
-	fi
+	run_fio --name="$name" --ioengine=libaio "$@"
+	[ $status -eq 0 ] && [ "$(ios read write)" -gt 0 ] &&
+		[ "$(grown submitted)" -ge "$(ios read write)" ]
+	report "$name"
 }
 
 echo "TAP version 13"
@@ -48,5 +35,5 @@ check null_blk_userspace_reap --filename=/dev/nullb0 --direct=1 --size=1g --bs=4
 	--rw=randread --iodepth=32 --userspace_reap --number_ios=5000
 check null_blk_jobs --filename=/dev/nullb0 --direct=1 --size=1g --bs=4k --rw=randread \
 	--iodepth=16 --numjobs=4 --number_ios=1000 --group_reporting
-rm -f /mnt/ext4/fio /mnt/xfs/fio /tmp/fio /tmp/fio.json /tmp/fio.err
-exit "${failed:-0}"
+rm -f /mnt/ext4/fio /mnt/xfs/fio /tmp/fio
+finish
