@@ -1,0 +1,142 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# fio with raio's own engine (tools/fio/raio.c). Data is verified by fio, and
+# the module must have counted exactly the requests that fio says it did.
+# Prints KTAP. Needs raioctl and the directory fio with raio.so and raio.fio,
+# both beside this script, fio, the test devices, and the file systems and
+# null_blk of scripts/guest-tests.
+
+. "$(dirname "$0")/raio_fio.sh"
+
+echo "TAP version 13"
+engine=$dir/fio/raio.so
+if [ ! -e "$engine" ]; then
+	echo "1..0 # SKIP no $engine"
+	exit 4
+fi
+
+ctl=/dev/raio_test_ctl
+
+run_raio() { run_fio --name=raio --ioengine="external:$engine" "$@"; }
+
+# all_over_raio [EXTRA]: and EXTRA requests that fio doesn't tell of.
+all_over_raio()
+{
+	[ $status -eq 0 ] && [ "$(ios read write)" -gt 0 ] &&
+		[ "$(grown submitted)" -eq $(($(ios read write sync) + ${1:-0})) ] &&
+		[ "$(grown completed)" -eq "$(grown submitted)" ] && [ "$(grown refused)" -eq 0 ]
+}
+
+# fails_with ERRNO
+fails_with() { [ "$status" -ne 0 ] && [ "$error" = "$1" ]; }
+
+# tell COMMAND: to the test devices. Some wait; none for ever.
+tell() { timeout 100 sh -c "echo $* >$ctl"; }
+
+file=/mnt/ext4/fio
+verify="--filename=$file --size=4m --direct=1 --rw=randrw --iodepth=32 --verify=crc32c --verify_fatal=1"
+nullb="--filename=/dev/nullb0 --size=1g --direct=1 --rw=randread --norandommap --number_ios=5000 --iodepth=32"
+batch="--iodepth_batch_submit=16 --iodepth_batch_complete_max=16"
+jobs="--directory=/mnt/ext4 --size=1m --direct=1 --rw=randrw --iodepth=16 --verify=crc32c --verify_fatal=1 --numjobs=4"
+chardev="--filename=/dev/raio_test0 --size=16k --rw=read --iodepth=4 --iodepth_batch_submit=4"
+
+# A disk that can trim and that can't write its second half.
+disk=/sys/kernel/config/nullb/raio-fio
+mkdir $disk
+for set in size=8 memory_backed=1 discard=1 badblocks=+8192-16383 power=1; do
+	echo "${set#*=}" >"$disk/${set%%=*}"
+done
+
+echo "1..17"
+
+# shellcheck disable=SC2086 # lists
+{
+run_raio $verify
+all_over_raio && [ "$(grown reaped)" -eq "$(grown submitted)" ]
+report ext4_verify
+
+run_raio $verify --userspace_reap
+all_over_raio && [ "$(grown reaped)" -lt "$(grown submitted)" ]
+report ext4_verify_userspace_reap
+
+run_raio $nullb $batch
+all_over_raio && [ "$(grown reaped)" -eq 5000 ]
+report null_blk_batches
+
+run_raio $nullb $batch --userspace_reap
+all_over_raio
+report null_blk_batches_userspace_reap
+
+run_raio $nullb --userspace_reap --iodepth_batch_complete_min=0
+all_over_raio && [ "$(grown reaped)" -eq 0 ]
+report null_blk_polling_userspace_reap
+
+run_raio $nullb --iodepth_batch_complete_min=0
+all_over_raio && [ "$(grown reaped)" -eq 5000 ]
+report null_blk_polling
+
+run_raio --filename=$file --size=2m --rw=randwrite --fsync=8 --iodepth=16 --verify=crc32c --verify_fatal=1
+all_over_raio && [ "$(ios sync)" -ge 64 ]
+report ext4_buffered_fsync_verify
+
+# fio counts no fdatasync. There is one after every 8 of 256 writes, but for the last.
+run_raio --filename=$file --size=1m --rw=write --fdatasync=8 --direct=1
+all_over_raio 31
+report ext4_fdatasync
+
+# These two are no requests.
+run_raio --filename=$file --size=1m --rw=write --sync_file_range=write:8 --iodepth=4
+all_over_raio
+report ext4_sync_file_range
+
+run_raio --filename=/dev/raio-fio --size=1m --direct=1 --rw=trimwrite --iodepth=8
+all_over_raio && [ "$(ios trim)" -eq 256 ]
+report null_blk_trim
+
+run_raio $jobs
+all_over_raio && [ "$(grown setups)" -eq 4 ]
+report processes
+
+run_raio $jobs --thread=1
+all_over_raio && [ "$(grown setups)" -eq 4 ]
+report threads
+
+ENGINE=$engine DATA=$file run_fio "$dir/fio/raio.fio"
+all_over_raio && [ "$(grown setups)" -eq 4 ]
+report job_file
+
+# The error comes with the fsync, after the write to the page cache.
+run_raio --filename=/dev/raio-fio --offset=4m --size=8k --rw=write --fsync=1
+fails_with 5
+report fsync_error
+
+tell c0 nowait all
+run_raio $chardev && all_over_raio
+ordinary=$?
+run_raio $chardev --nowait=1
+fails_with 11 && [ $ordinary -eq 0 ]
+report nowait
+tell c0 reset
+
+# One fails, and fio cancels the others.
+tell c0 mode hang
+(tell c0 wait held 4 && tell c0 fail 1 5) &
+run_raio $chardev
+wait
+fails_with 5 && [ "$(grown submitted)" -eq 4 ] && [ "$(grown cancelled)" -eq 3 ]
+report cancel
+tell c0 reset
+
+ln -s /dev/raio /tmp/raio
+run_raio $nullb --device=/tmp/raio && all_over_raio
+ordinary=$?
+run_raio $nullb --device=/dev/null
+fails_with 25 && [ $ordinary -eq 0 ]
+report device
+}
+
+rm -f $file /mnt/ext4/raio.* /tmp/raio
+echo 0 >$disk/power
+rmdir $disk
+finish
