@@ -56,6 +56,9 @@ test-full: ## all tests, on more kinds of guests
 conformance: ## libaio's own tests on kernel AIO and on raio: the same verdicts
 	scripts/conformance
 
+programs: ## fio, sysbench, stress-ng and MariaDB over raio (P=NAME: that one)
+	scripts/programs $(P)
+
 mutants: ## put old bugs back one by one; the tests must notice (M=NAME: that one)
 	scripts/mutants $(M)
 
@@ -85,5 +88,5 @@ clean: ## remove what was built here (the cache stays)
 		-name '.*.cmd' -o -name modules.order -o -name Module.symvers -o \
 		-name bindings_generated.rs \) -not -path './.git/*' -delete
 
-.PHONY: modules modules_install help prepare kernels module tools fio-engine demo bench model test test-full conformance mutants \
+.PHONY: modules modules_install help prepare kernels module tools fio-engine demo bench model test test-full conformance programs mutants \
 	guest vng clippy lint rustfmt-check doc clean
