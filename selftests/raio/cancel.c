@@ -161,7 +161,7 @@ TEST_F(refused, bad_address)
 	testdev_cmd("c0 cancel yes");
 	submit(_metadata, w, 0);
 	EXPECT_EQ(-EFAULT, aio_cancel(&w->aio, NULL));
-	EXPECT_EQ(-EFAULT, aio_cancel(&w->aio, KERNEL_ADDR));
+	EXPECT_EQ(-EFAULT, aio_cancel(&w->aio, KERNEL_PTR));
 	EXPECT_EQ(-EFAULT, aio_cancel(&w->aio, (struct iocb *)-1L));
 	EXPECT_EQ(-EFAULT, aio_cancel(&w->aio, map_before_hole(0)));
 	/* The key is what is read of it, and nothing is written. */

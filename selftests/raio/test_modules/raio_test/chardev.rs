@@ -594,7 +594,7 @@ fn wait(queue: &CharQueue, plan: &Plan, memory: Memory, pos: usize) -> Result<us
 
 /// `fsync(2)`, which there is nothing to do for.
 fn sync(queue: &CharQueue) -> Result {
-    let plan = queue.admit(false, 0)?;
+    let plan = queue.admit(false, 0, 0)?;
     match plan.mode {
         Mode::Now | Mode::Sync => {
             queue.ended();
