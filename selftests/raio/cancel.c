@@ -952,7 +952,7 @@ TEST_F_TIMEOUT(poll_race, some_of_many, 300)
 			ret[j] = cancel(w, j);
 		ASSERT_EQ(EVENTS, aio_wait(&w->aio, EVENTS, w->ev));
 		for (j = 0; j < EVENTS; j++) {
-			struct iocb *io = (struct iocb *)w->ev[j].obj;
+			struct iocb *io = event_iocb(&w->ev[j]);
 
 			EXPECT_EVENT(&w->ev[j], io, w->ev[j].res);
 			ASSERT_EQ(ret[io - w->io] == 0, w->ev[j].res == -ECANCELED);
@@ -1056,7 +1056,7 @@ TEST_F(fsync, queued)
 	testdev_cmd("c1 complete all");
 	ASSERT_EQ(SYNCS - 10, aio_wait(&self->aio, SYNCS - 10, self->ev));
 	for (i = 0; i < SYNCS - 10; i++)
-		EXPECT_EVENT(&self->ev[i], (struct iocb *)self->ev[i].obj, 0);
+		EXPECT_EVENT(&self->ev[i], event_iocb(&self->ev[i]), 0);
 	EXPECT_EQ(SYNCS - 9, testdev_stat("c1", "started"));
 	EXPECT_MOVED(9, &self->before, cancelled);
 }
@@ -1118,7 +1118,7 @@ TEST_F_TIMEOUT(fsync, or_its_turn, 300)
 		ASSERT_EQ(0, d.done);
 		ASSERT_EQ(2, aio_wait(&self->aio, 2, self->ev));
 		for (j = 0; j < 2; j++) {
-			io = (struct iocb *)self->ev[j].obj;
+			io = event_iocb(&self->ev[j]);
 			EXPECT_EVENT(&self->ev[j], io,
 				     io == d.io && !d.cancelled ? -ECANCELED : 0);
 			if (io != d.io)

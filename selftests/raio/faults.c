@@ -953,7 +953,7 @@ static long call_submit(void *data)
 static bool event_is_whole(struct __test_metadata *_metadata, struct state *self,
 			   const struct io_event *ev, enum kind kind)
 {
-	const struct iocb *io = (const struct iocb *)(uintptr_t)ev->obj;
+	const struct iocb *io = event_iocb(ev);
 
 	EXPECT_EQ(io->aio_data, ev->data);
 	EXPECT_TRUE(io >= self->io && io < self->io + self->nr);
@@ -975,7 +975,7 @@ static unsigned int reap_submitted(struct __test_metadata *_metadata, struct sta
 	EXPECT_EQ(nr, aio_wait(&aio, nr, self->ev));
 	EXPECT_EQ(0, aio_poll(&aio, 1, self->ev + nr));
 	for (i = 0; i < nr; i++) {
-		bit = 1u << ((const struct iocb *)(uintptr_t)self->ev[i].obj - self->io);
+		bit = 1u << (event_iocb(&self->ev[i]) - self->io);
 		EXPECT_EQ(0, seen & bit) {
 			TH_LOG("a second event for request %#x", bit);
 		}

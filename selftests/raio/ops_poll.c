@@ -560,7 +560,7 @@ TEST_F(polls, queue_is_freed)
 		testdev_cmd("c1 free %s", which[i]);
 		ASSERT_EQ(nr, aio_wait(aio, nr, ev));
 		for (j = 0; j < nr; j++) {
-			EXPECT_EVENT(&ev[j], (struct iocb *)ev[j].obj, ev[j].res);
+			EXPECT_EVENT(&ev[j], event_iocb(&ev[j]), ev[j].res);
 			if (variant->ops->is_raio)
 				EXPECT_EQ(POLLHUP, ev[j].res);
 		}
@@ -700,7 +700,7 @@ TEST_F(polls, full_ring)
 	EXPECT_EQ(0, fire_eventfd(&s));
 	ASSERT_EQ(n, aio_wait(aio, n, ev));
 	for (i = 0; i < n; i++) {
-		struct iocb *one = (struct iocb *)ev[i].obj;
+		struct iocb *one = event_iocb(&ev[i]);
 
 		EXPECT_EVENT(&ev[i], one, POLLIN);
 		ASSERT_NE(0, one->aio_buf);
@@ -1277,7 +1277,7 @@ FIXTURE_TEARDOWN(recursion)
 	}									\
 	ASSERT_EQ(__nr, aio_wait(&self->fed.aio, __nr, __ev));			\
 	for (__i = 0; __i < __nr; __i++) {					\
-		struct iocb *__io = (struct iocb *)__ev[__i].obj;		\
+		struct iocb *__io = event_iocb(&__ev[__i]);				\
 										\
 		EXPECT_EVENT(&__ev[__i], __io,					\
 			     __io == &self->trigger ? (long long)BLOCK : POLLIN);	\

@@ -487,6 +487,12 @@ static inline void iocb_prep(struct iocb *io, int opcode, int fd, void *buf, siz
 	io->aio_data = ~(uintptr_t)io;
 }
 
+/* The request that an event is of, which is known to be one of the caller's. */
+static inline struct iocb *event_iocb(const struct io_event *ev)
+{
+	return (struct iocb *)(uintptr_t)ev->obj;
+}
+
 #define EXPECT_EVENT(_ev, _io, _res) do {				\
 	EXPECT_EQ((uintptr_t)(_io), (_ev)->obj);			\
 	EXPECT_EQ((_io)->aio_data, (_ev)->data);			\
