@@ -424,7 +424,7 @@ TEST_F(files, null_blk)
 		ASSERT_EQ(EVENTS, aio_submit(&self->aio, EVENTS, iop));
 		ASSERT_EQ(EVENTS, aio_wait(&self->aio, EVENTS, ev));
 		for (i = 0; i < EVENTS; i++)
-			EXPECT_EVENT(&ev[i], (struct iocb *)(uintptr_t)ev[i].obj, PAGE);
+			EXPECT_EVENT(&ev[i], event_iocb(&ev[i]), PAGE);
 	}
 }
 

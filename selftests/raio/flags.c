@@ -716,7 +716,7 @@ TEST_F(ioprio, invalid)
 			EXPECT_REFUSED(-EINVAL, &self->aio, &io);
 			/* Before the flags, the mode and the buffer, */
 			io.aio_rw_flags = RWF_UNKNOWN;
-			io.aio_buf = (uintptr_t)KERNEL_ADDR;
+			io.aio_buf = KERNEL_ADDR;
 			EXPECT_REFUSED(-EINVAL, &self->aio, &io);
 			/* but after the descriptor. */
 			io.aio_fildes = -1;

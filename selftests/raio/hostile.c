@@ -358,7 +358,7 @@ static void expect_unaffected(struct __test_metadata *_metadata, struct aio *oth
 	ASSERT_EQ(BATCH, aio_submit(other, BATCH, iop));
 	ASSERT_EQ(BATCH, aio_wait(other, BATCH, ev));
 	for (i = 0; i < BATCH; i++) {
-		unsigned int n = (struct iocb *)(uintptr_t)ev[i].obj - io;
+		unsigned int n = event_iocb(&ev[i]) - io;
 
 		ASSERT_GT(BATCH, n);
 		EXPECT_EVENT(&ev[i], &io[n], PAGE);

@@ -433,7 +433,7 @@ TEST_F_TIMEOUT(ring, interrupt, TIMEOUT)
 				ret = ring_reap(s->aio.ctx, EVENTS, ev);
 			ASSERT_LE(0, ret);
 			while (ret--) {
-				i = (struct iocb *)(uintptr_t)ev[ret].obj - io;
+				i = event_iocb(&ev[ret]) - io;
 				ASSERT_GT(EVENTS, i);
 				ASSERT_NE(0, number[i]);
 				EXPECT_EVENT(&ev[ret], &io[i], LENGTH(number[i] - 1));

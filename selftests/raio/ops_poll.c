@@ -1277,7 +1277,7 @@ FIXTURE_TEARDOWN(recursion)
 	}									\
 	ASSERT_EQ(__nr, aio_wait(&self->fed.aio, __nr, __ev));			\
 	for (__i = 0; __i < __nr; __i++) {					\
-		struct iocb *__io = event_iocb(&__ev[__i]);				\
+		struct iocb *__io = event_iocb(&__ev[__i]);			\
 										\
 		EXPECT_EVENT(&__ev[__i], __io,					\
 			     __io == &self->trigger ? (long long)BLOCK : POLLIN);	\

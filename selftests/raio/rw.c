@@ -217,7 +217,7 @@ TEST_F(rw, many)
 		ASSERT_EQ(EVENTS, aio_submit(&self->aio, EVENTS, iop));
 		ASSERT_EQ(EVENTS, aio_wait(&self->aio, EVENTS, ev));
 		for (i = 0; i < EVENTS; i++) {
-			unsigned int n = (struct iocb *)(uintptr_t)ev[i].obj - io;
+			unsigned int n = event_iocb(&ev[i]) - io;
 
 			ASSERT_GT(EVENTS, n);
 			EXPECT_EVENT(&ev[i], &io[n], each);

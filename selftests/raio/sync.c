@@ -212,7 +212,7 @@ TEST_F(sync, many)
 	ASSERT_EQ(EVENTS, aio_submit(&self->aio, EVENTS, iop));
 	ASSERT_EQ(EVENTS, aio_wait(&self->aio, EVENTS, ev));
 	for (i = 0; i < EVENTS; i++) {
-		const unsigned int n = (struct iocb *)(uintptr_t)ev[i].obj - io;
+		const unsigned int n = event_iocb(&ev[i]) - io;
 
 		ASSERT_GT(EVENTS, n);
 		EXPECT_EVENT(&ev[i], &io[n], 0);

@@ -186,7 +186,7 @@ TEST_F(vectors, many)
 	memset(iov, 0xff, sizeof(iov));
 	ASSERT_EQ(EVENTS, aio_wait(&self->aio, EVENTS, ev));
 	for (i = 0; i < EVENTS; i++) {
-		const unsigned int n = (struct iocb *)(uintptr_t)ev[i].obj - io;
+		const unsigned int n = event_iocb(&ev[i]) - io;
 
 		ASSERT_GT(EVENTS, n);
 		EXPECT_EVENT(&ev[i], &io[n], (SEGS_FAST + n % 2) * BLOCK);
@@ -209,7 +209,7 @@ TEST_F(vectors, too_many)
 		io.aio_nbytes = nrs[i];
 		EXPECT_REFUSED(-EINVAL, &self->aio, &io);
 		/* The array is not looked at. */
-		io.aio_buf = (uintptr_t)KERNEL_ADDR;
+		io.aio_buf = KERNEL_ADDR;
 		EXPECT_REFUSED(-EINVAL, &self->aio, &io);
 		io.aio_lio_opcode = IOCB_CMD_PWRITEV;
 		EXPECT_REFUSED(-EINVAL, &self->aio, &io);

@@ -792,7 +792,7 @@ static void expect_each_once(struct __test_metadata *_metadata, const struct io_
 	unsigned int i, seen = 0;
 
 	for (i = 0; i < nr; i++) {
-		unsigned int n = (struct iocb *)(uintptr_t)ev[i].obj - io;
+		unsigned int n = event_iocb(&ev[i]) - io;
 
 		ASSERT_GT(nr, n);
 		EXPECT_EVENT(&ev[i], &io[n], PAGE);
