@@ -326,6 +326,8 @@ pub enum Op {
     },
     /// Submits more syncs than there are workers, and cancels them.
     Withdraw,
+    /// Polls a file which a worker has to look at, and makes it ready.
+    Look,
     /// Destroys a context that others may use, or have destroyed.
     Destroy {
         /// Which.
@@ -538,6 +540,7 @@ enum Kind {
     Touch,
     Cancel,
     Withdraw,
+    Look,
     Destroy,
     Stranger,
     Unmap,
@@ -555,15 +558,16 @@ enum Kind {
 
 /// How often each is done. A context that lives too long hides the end of
 /// contexts, one that lives too short the rest.
-const KINDS: [(u32, Kind); 21] = [
+const KINDS: [(u32, Kind); 22] = [
     (12, Kind::Setup),
     (2, Kind::BadSetup),
     (26, Kind::Submit),
     (1, Kind::BadSubmit),
     (20, Kind::GetEvents),
-    (14, Kind::Touch),
-    (12, Kind::Cancel),
-    (2, Kind::Withdraw),
+    (10, Kind::Touch),
+    (8, Kind::Cancel),
+    (1, Kind::Withdraw),
+    (2, Kind::Look),
     (8, Kind::Destroy),
     (2, Kind::Stranger),
     (2, Kind::Unmap),
@@ -571,7 +575,7 @@ const KINDS: [(u32, Kind); 21] = [
     (8, Kind::Fork),
     (4, Kind::Close),
     (8, Kind::Private),
-    (32, Kind::Ambush),
+    (34, Kind::Ambush),
     (9, Kind::Race),
     (8, Kind::Told),
     (3, Kind::Move),
@@ -654,6 +658,7 @@ impl Op {
                 flying: random.random_range(0..4) > 0,
             },
             Kind::Withdraw => Self::Withdraw,
+            Kind::Look => Self::Look,
             Kind::Destroy => Self::Destroy {
                 slot,
                 via,
@@ -702,14 +707,14 @@ impl Op {
                 let prey = weighted(
                     random,
                     &[
-                        (8, Prey::LookUp),
+                        (10, Prey::LookUp),
                         (3, Prey::Submit),
                         (2, Prey::Wait),
                         (4, Prey::Sleep),
-                        (4, Prey::Destroy),
+                        (5, Prey::Destroy),
                         (2, Prey::Cancel),
                         (2, Prey::Ring),
-                        (3, Prey::Wake),
+                        (2, Prey::Wake),
                     ],
                 );
                 let storm = prey == Prey::LookUp && random.random();
@@ -741,7 +746,7 @@ impl Op {
                     times: match prey {
                         Prey::Destroy => 8,
                         Prey::LookUp if !storm => 8,
-                        Prey::Ring | Prey::Wake => 4,
+                        Prey::Ring | Prey::Wake => 2,
                         _ => 1,
                     },
                 }

@@ -29,7 +29,7 @@ const READER: u16 = 1;
 /// The other.
 const WRITER: u16 = 2;
 /// Both ends as one file, which has two wait queues.
-const BOTH: u16 = 3;
+pub const BOTH: u16 = 3;
 /// A socket.
 const SOCKET: u16 = 4;
 /// The one that it is connected to.

@@ -8,9 +8,10 @@ use crate::{
     counters::Count,
     fork,
     ops::{
-        BadSetup, Finish, How, Op, Plan, Prey, Reap, Request, Size, Timeout, Touch, BATCH,
+        BadSetup, Events, Finish, How, Op, Plan, Prey, Reap, Request, Size, Timeout, Touch, BATCH,
         DUPLICATES, FIRST_DISK, LONGEST_NAP, MANY_SYNCS,
     },
+    polled::BOTH,
     report::Checked,
     sys,
     testdev::{Command, Mode},
@@ -204,6 +205,7 @@ impl Worker {
                 None => Ok(()),
             },
             Op::Withdraw => self.withdraw(),
+            Op::Look => self.look(),
             Op::Destroy {
                 slot,
                 via,
@@ -659,22 +661,50 @@ impl Worker {
     /// Cancels syncs that wait for a worker. (Workers may be quick.)
     fn withdraw(&mut self) -> Checked {
         let world = Arc::clone(&self.world);
-        let size = Size {
-            nr_events: MANY_SYNCS as u32,
-            entries: MANY_SYNCS as u16,
-        };
-        let context = self
-            .make(&world.home, 0, size, false)?
-            .ok_or("the file that stays open is closed")?;
         let request = Request::Sync {
             disk: FIRST_DISK,
             data_only: false,
         };
-        // They get what processor is left.
-        sys::urgent(true);
-        self.submit(&context, 0, &[request; MANY_SYNCS])?;
-        context.cancel_all(0, false, &world.counters)?;
-        sys::urgent(false);
+        self.alone(MANY_SYNCS, |this, context| {
+            // They get what processor is left.
+            sys::urgent(true);
+            this.submit(context, 0, &[request; MANY_SYNCS])?;
+            context.cancel_all(0, false, &world.counters)?;
+            sys::urgent(false);
+            Ok(())
+        })
+    }
+
+    /// A worker looks at a file, for it has two wait queues. (Others may have
+    /// done something to it before.)
+    fn look(&mut self) -> Checked {
+        let world = Arc::clone(&self.world);
+        let request = Request::Poll {
+            place: BOTH,
+            events: Events::In,
+            counted: false,
+        };
+        self.alone(1, |this, context| {
+            world.polled.touch(BOTH, Touch::Drain)?;
+            this.submit(context, 0, &[request])?;
+            world.polled.touch(BOTH, Touch::Fill)?;
+            let soon = Timeout::Nanoseconds(20_000_000);
+            this.getevents(context, 0, (1, 1), soon, false)
+        })
+    }
+
+    /// Does something with a context of so many entries, gets all events and
+    /// destroys it.
+    fn alone(&mut self, entries: usize, call: impl FnOnce(&Self, &Context) -> Checked) -> Checked {
+        let world = Arc::clone(&self.world);
+        let size = Size {
+            nr_events: entries as u32,
+            entries: entries as u16,
+        };
+        let context = self
+            .make(&world.home, 0, size, false)?
+            .ok_or("the file that stays open is closed")?;
+        call(self, &context)?;
         drain(&world, &context, 0)?;
         if !self.destroy(&context, 0)? {
             return Err("somebody else has destroyed it".to_owned());
@@ -692,33 +722,23 @@ impl Worker {
             let told = world.control.tell(device, command);
             told.map_err(|e| format!("the control device: {e}"))
         };
-        let size = Size {
-            nr_events: 1,
-            entries: 1,
-        };
-        let context = self
-            .make(&world.home, 0, size, false)?
-            .ok_or("the file that stays open is closed")?;
         let request = Request::Read {
             device,
             block: 0,
             blocks: 8,
             how: How::PLAIN,
         };
-        if fails {
-            tell(Command::Mode(Mode::Hang))?;
-            self.submit(&context, 0, &[request])?;
-            tell(Command::Fail(u8::MAX, libc::EIO))?;
-        } else {
-            tell(Command::Mode(Mode::Now))?;
-            tell(Command::Short(1, 100))?;
-            self.submit(&context, 0, &[request])?;
-        }
-        drain(&world, &context, 0)?;
-        if !self.destroy(&context, 0)? {
-            return Err("somebody else has destroyed it".to_owned());
-        }
-        Ok(())
+        self.alone(1, |this, context| {
+            if fails {
+                tell(Command::Mode(Mode::Hang))?;
+                this.submit(context, 0, &[request])?;
+                tell(Command::Fail(u8::MAX, libc::EIO))
+            } else {
+                tell(Command::Mode(Mode::Now))?;
+                tell(Command::Short(1, 100))?;
+                this.submit(context, 0, &[request]).map(drop)
+            }
+        })
     }
 
     /// The context's end cancels requests that the device ends meanwhile.
