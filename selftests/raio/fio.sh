@@ -119,14 +119,14 @@ fails_with 11 && [ $ordinary -eq 0 ]
 report nowait
 tell c0 reset
 
-# One fails, and fio cancels the others.
+# One fails, and fio cancels the others; without that, the reset ends them.
 tell c0 mode hang
-(tell c0 wait held 4 && tell c0 fail 1 5) &
+tell c0 cancel yes
+(tell c0 wait held 4 && tell c0 fail 1 5 && tell c0 wait ended 4; tell c0 reset) &
 run_raio $chardev
 wait
 fails_with 5 && [ "$(grown submitted)" -eq 4 ] && [ "$(grown cancelled)" -eq 3 ]
 report cancel
-tell c0 reset
 
 ln -s /dev/raio /tmp/raio
 run_raio $nullb --device=/tmp/raio && all_over_raio
