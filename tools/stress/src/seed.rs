@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Where random numbers come from: one seed, which every process and every
-//! thread derives its own from, by who it is and by nothing else. Relies on
-//! ChaCha's numbers being the same everywhere.
+//! thread derives its own from, by who it is and by nothing else.
 
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-
-/// The generator of all that is random here.
-pub type Random = ChaCha8Rng;
+pub use raio_seed::{parse, Random};
 
 /// What a seed is for. Each has numbers of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +22,7 @@ pub enum Role {
 
 /// The generator for `role` under `seed`.
 pub fn random(seed: u64, role: Role) -> Random {
-    let mut random = Random::seed_from_u64(seed);
-    random.set_stream(match role {
+    let stream = match role {
         Role::Supervisor => 0,
         Role::Process => 1,
         Role::Thread(thread, generation) => {
@@ -36,20 +30,8 @@ pub fn random(seed: u64, role: Role) -> Random {
         }
         Role::Child(number) => (1 << 63) | number,
         Role::Round(number) => (3 << 62) | number,
-    });
-    random
-}
-
-/// Reads a seed as it is printed, or in decimal.
-///
-/// # Errors
-///
-/// If it is no number of 64 bits.
-pub fn parse(text: &str) -> Result<u64, std::num::ParseIntError> {
-    match text.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16),
-        None => text.parse(),
-    }
+    };
+    raio_seed::random(seed, stream)
 }
 
 #[cfg(test)]
@@ -83,14 +65,5 @@ mod tests {
             assert!(seen.insert(random(seed, Role::Process).next_u64()));
             assert!(seen.insert(random(seed, Role::Supervisor).next_u64()));
         }
-    }
-
-    #[test]
-    fn what_is_printed_is_read() {
-        for seed in [0, 0xfeed_0000_0000_0001, u64::MAX] {
-            assert_eq!(parse(&format!("{seed:#x}")), Ok(seed));
-            assert_eq!(parse(&seed.to_string()), Ok(seed));
-        }
-        assert!(parse("0xg").is_err() && parse("").is_err());
     }
 }

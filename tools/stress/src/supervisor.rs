@@ -108,7 +108,7 @@ pub fn run(options: &Options) -> ExitCode {
         return ExitCode::FAILURE;
     }
     println!("1..4");
-    let seed = match options.seed.map_or_else(sys::random_seed, Ok) {
+    let seed = match options.seed.map_or_else(raio_seed::fresh, Ok) {
         Ok(seed) => seed,
         Err(e) => {
             println!("Bail out! getrandom: {e}");

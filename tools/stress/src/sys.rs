@@ -26,21 +26,6 @@ pub fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(0)
 }
 
-/// A seed from the kernel.
-///
-/// # Errors
-///
-/// If there is no getrandom(2).
-pub fn random_seed() -> io::Result<u64> {
-    let mut seed = 0u64;
-    // SAFETY: `seed` has that many bytes.
-    let n = unsafe { libc::getrandom((&raw mut seed).cast(), size_of_val(&seed), 0) };
-    if n != size_of_val(&seed) as isize {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(seed)
-}
-
 /// The processors that this process may run on.
 pub fn processors() -> Vec<usize> {
     // SAFETY: a set is plain memory, and zero is an empty one; the calls get
