@@ -31,7 +31,7 @@ module: ## raio.ko for both test kernels, in out/fast and out/debug
 	scripts/module fast
 	scripts/module debug
 
-tools: ## what runs in user space: libaio.so.1, raioctl, raio-stress, raio-bench
+tools: ## what runs in user space: libaio.so.1, raioctl, raio-stress, raio-differential, raio-bench
 	cargo build --release --manifest-path tools/Cargo.toml
 	tools/libaio/link.sh
 
@@ -53,7 +53,7 @@ test: ## all tests; the last line counts them
 test-full: ## all tests, on more kinds of guests
 	scripts/test --full
 
-conformance: ## libaio's own tests on kernel AIO and on raio: the same verdicts
+conformance: ## kernel AIO and raio do the same: libaio's own tests, 100,000 random sequences
 	scripts/conformance
 
 programs: ## fio, sysbench, stress-ng and MariaDB over raio (P=NAME: that one)
