@@ -80,6 +80,7 @@ static inline void fuse_serve(struct fuse *fuse, const struct fuse_in_header *in
 		struct fuse_open_out open;
 	} out;
 	unsigned int n;
+	bool hold;
 
 	memset(&out, 0, sizeof(out));
 	switch (in->opcode) {
@@ -112,9 +113,11 @@ static inline void fuse_serve(struct fuse *fuse, const struct fuse_in_header *in
 		fuse->syncs[n].uid = in->uid;
 		fuse->syncs[n].gid = in->gid;
 		fuse->syncs[n].datasync = ((const struct fuse_fsync_in *)arg)->fsync_flags & 1;
-		if (!__atomic_load_n(&fuse->hold, __ATOMIC_ACQUIRE))
-			fuse_reply(fuse, in->unique, 0, NULL, 0);
+		/* Who is told that it has ended finds it counted. */
+		hold = __atomic_load_n(&fuse->hold, __ATOMIC_ACQUIRE);
 		__atomic_store_n(&fuse->nr_syncs, n + 1, __ATOMIC_RELEASE);
+		if (!hold)
+			fuse_reply(fuse, in->unique, 0, NULL, 0);
 		break;
 	case FUSE_FLUSH:
 	case FUSE_RELEASE:

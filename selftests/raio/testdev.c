@@ -747,7 +747,8 @@ TEST_F(plain, not_merged)
 	close(fd);
 }
 
-#define UNUSED " held=0 started=0 ended=0 cancelled=0 failed=0 refused=0 shortened=0 polled=0 woken=0"
+#define UNUSED " held=0 started=0 ended=0 cancelled=0 failed=0 refused=0 shortened=0" \
+	" ioprio=0 polled=0 woken=0"
 
 TEST_F(plain, bad_commands)
 {

@@ -2,7 +2,7 @@
 //! The timeout of a call. The device takes a `struct __kernel_timespec`. In a
 //! 64-bit program that is a `struct timespec`, and is passed on as it is. A
 //! 32-bit program's has numbers of 32 bits, as the system calls of kernel AIO
-//! have them there, or, where its `time_t` is of 64 bits, is [`Timespec64`].
+//! have them there, or, where its `time_t` is of 64 bits, is `Timespec64`.
 //!
 //! What must hold for a timeout that is converted: it is good or null.
 
