@@ -12,8 +12,9 @@
 #	finish -eq 100
 #	conclude
 #
-# Needs raioctl and the directory libaio with libaio.so.1 in $dir, where the script is. From here
-# on the kernel's own AIO has no context to give, so that nobody uses it.
+# Needs raioctl and the directory libaio with libaio.so.1 in $dir, where the
+# script is. From here on the kernel's own AIO has no context to give, so that
+# nobody uses it.
 
 nr=0
 failed=0
@@ -54,15 +55,12 @@ expect()
 # told FILE: what a program has said, if something went wrong.
 told() { [ -z "$bad" ] || tail -n 40 "$1" | sed 's/^/# /'; }
 
-# taken: the requests since begin
-taken() { echo $(($(counter submitted) - submitted)); }
-
 # finish -eq|-ge REQUESTS: that many the program has made, or at least that many.
 # Each has ended.
 finish()
 {
 	set -- "$1" "${2:-0}"
-	took=$(taken) ended=$(($(counter completed) - completed))
+	took=$(($(counter submitted) - submitted)) ended=$(($(counter completed) - completed))
 	echo "# $name: $2 requests by the program, $took taken by raio, $ended completed"
 	expect "no request" [ "$2" -gt 0 ]
 	expect "not all over raio" [ "$took" "$1" "$2" ]
@@ -79,20 +77,4 @@ conclude()
 {
 	echo "$aio_max" >/proc/sys/fs/aio-max-nr
 	exit "$failed"
-}
-
-# fio_job NAME OPTION...: fio with its engine libaio, as a test of its own.
-fio_job()
-{
-	begin "$1"
-	shift
-	expect "fio fails" linked fio --name="$name" --ioengine=libaio --randseed=1 \
-		--output-format=json --output=/tmp/fio.json "$@" 2>/tmp/fio.err
-	told /tmp/fio.err
-	# Reads and writes: fio calls fsync(2) itself.
-	finish -eq "$(awk -F'[:,]' '
-		/"sync" :/ { sync = 1 }
-		/"total_ios"/ { sum += sync ? 0 : $2; sync = 0 }
-		END { print sum + 0 }' /tmp/fio.json)"
-	rm -f /tmp/fio.json /tmp/fio.err
 }

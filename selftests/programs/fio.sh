@@ -7,6 +7,22 @@ dir=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=common.sh
 . "$dir/common.sh"
 
+# fio_job NAME OPTION...: fio with its engine libaio, as a test of its own.
+fio_job()
+{
+	begin "$1"
+	shift
+	expect "fio fails" linked fio --name="$name" --ioengine=libaio --randseed=1 \
+		--output-format=json --output=/tmp/fio.json "$@" 2>/tmp/fio.err
+	told /tmp/fio.err
+	# Reads and writes: fio calls fsync(2) itself.
+	finish -eq "$(awk -F'[:,]' '
+		/"sync" :/ { sync = 1 }
+		/"total_ios"/ { sum += sync ? 0 : $2; sync = 0 }
+		END { print sum + 0 }' /tmp/fio.json)"
+	rm -f /tmp/fio.json /tmp/fio.err
+}
+
 verified() { fio_job "$@" --verify=crc32c --verify_fatal=1; }
 
 plan 9
