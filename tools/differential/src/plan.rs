@@ -8,6 +8,9 @@
 //! * `RWF_NOWAIT` on disks, but for reads of what is in the page cache, where
 //!   `RWF_DONTCACHE` is left out for that: whether there is something to wait
 //!   for depends on writeback;
+//! * `RWF_ATOMIC` where a direct write appends: XFS of 7.3 checks `aio_offset`, not
+//!   the end, for being aligned. If the end isn't, it writes a part of a new block,
+//!   and the rest of that is what was on the disk before;
 //! * files that block: pipes and sockets are non-blocking.
 
 use crate::files::{File, Handle};
@@ -830,12 +833,14 @@ impl Maker {
             rwf::NOAPPEND | rwf::APPEND,
             rwf::HIPRI,
             rwf::NOSIGNAL,
-            rwf::ATOMIC,
             rwf::UNKNOWN,
             1 << 31,
             1 << 12,
         ];
         let file = handle.file();
+        if handle != Handle::DirectAppend {
+            known.push(rwf::ATOMIC);
+        }
         if file.is_queued() || !file.is_on_disk() {
             known.push(rwf::DONTCACHE);
         }
@@ -887,6 +892,8 @@ impl Maker {
         }
         let mut request = self.random_request();
         request.rw_flags = 0;
+        // An eventfd that only one of them has told would end polls.
+        request.notify = request.notify.filter(|handle| handle.counts().is_none());
         let kind = self.random.random_range(0..4);
         if kind < 2 && (request.writes() || request.polls() || request.handle.is_stream()) {
             // The file stays as it is if only one of them does it.
