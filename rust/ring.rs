@@ -396,7 +396,7 @@ impl protocol::Waiters for PollQueue {
     }
 
     fn wake(&self, _there: impl Fn() -> u32) {
-        self.wake_readable();
+        self.wake();
     }
 }
 

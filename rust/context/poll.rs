@@ -25,11 +25,31 @@ impl WorkItem for Siblings {
     type Pointer = Arc<Self>;
 
     fn run(this: Arc<Self>) {
-        this.pollers.wake_readable();
+        // Who polls what polls this can't look for itself.
+        if this.readable() {
+            this.pollers.wake();
+        }
     }
 }
 
 impl Siblings {
+    /// Does any context have an event that wasn't read? Looks at one after the other, since user
+    /// space reads events without telling.
+    fn readable(&self) -> bool {
+        let mut from = 0;
+        loop {
+            let rcu = rcu::read_lock();
+            let Some((id, ctx)) = self.table.next(from, &rcu) else {
+                return false;
+            };
+            if ctx.ring.unread() > 0 {
+                return true;
+            }
+            // No id is `u32::MAX`.
+            from = id + 1;
+        }
+    }
+
     /// Has those told who poll the file, who can't be told here. Any context.
     pub(super) fn tell_later(this: &Arc<Self>, engine: &Engine) {
         // If it is queued already, they will be told after this.
@@ -43,20 +63,8 @@ impl Contexts {
         &self.siblings.pollers
     }
 
-    /// Does any context have an event that wasn't read? Looks at one after the other, since user
-    /// space reads events without telling.
+    /// Does any context have an event that wasn't read?
     pub(crate) fn readable(&self) -> bool {
-        let mut from = 0;
-        loop {
-            let rcu = rcu::read_lock();
-            let Some((id, ctx)) = self.siblings.table.next(from, &rcu) else {
-                return false;
-            };
-            if ctx.ring.unread() > 0 {
-                return true;
-            }
-            // No id is `u32::MAX`.
-            from = id + 1;
-        }
+        self.siblings.readable()
     }
 }

@@ -276,11 +276,13 @@ impl PollQueue {
         unsafe { active(&self.inner) }
     }
 
-    /// Tells that there is something to read. Any context.
-    pub(crate) fn wake_readable(&self) {
-        let key = ptr::without_provenance_mut(READABLE as usize);
+    /// Tells that there may be something to read. Not what: who is woken looks, for others may have
+    /// read it by now. Any context.
+    pub(crate) fn wake(&self) {
         // SAFETY: Initialised. Of those who asked to be the only one, one is woken.
-        unsafe { bindings::__wake_up(self.inner.get(), bindings::TASK_NORMAL, 1, key) };
+        unsafe {
+            bindings::__wake_up(self.inner.get(), bindings::TASK_NORMAL, 1, ptr::null_mut());
+        }
     }
 
     /// Queues who polls `file`, and has a full barrier after that (`poll_wait()` has).

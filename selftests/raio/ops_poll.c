@@ -1161,6 +1161,8 @@ FIXTURE(recursion)
 	int ep[2];
 	int dev;
 	unsigned int nr;
+	/* Polls may have ended before TRIGGER(). */
+	bool early;
 };
 
 FIXTURE_VARIANT(recursion)
@@ -1260,7 +1262,8 @@ FIXTURE_TEARDOWN(recursion)
 	struct io_event __ev[MOST + 1];						\
 	unsigned int __nr = self->nr, __i;					\
 										\
-	EXPECT_NO_EVENT(&self->fed.aio);					\
+	if (!self->early)							\
+		EXPECT_NO_EVENT(&self->fed.aio);				\
 	if (variant->mode) {							\
 		testdev_cmd("c0 mode %s", variant->mode);			\
 		iocb_prep(&self->trigger, IOCB_CMD_PREAD, self->dev, self->fed.buf, BLOCK, 0); \
@@ -1449,6 +1452,11 @@ TEST_F(recursion, by_the_device)
 
 	if (!variant->ops->is_raio)
 		return;
+	/*
+	 * An epoll that is told of the device tells at once who polls it, without
+	 * a look: maybe of events of the round before, which were read meanwhile.
+	 */
+	self->early = true;
 	WATCH(self->ep[1], self->ep[0], 0);
 	for (i = 0; i < 40; i++) {
 		WATCH(self->ep[0], aio->dev, i % 2 ? EPOLLET : 0);
