@@ -45,10 +45,7 @@ use crate::{
             Transfer,
             UserBuffer, //
         },
-        work::{
-            self,
-            Work, //
-        },
+        work::Work, //
     },
     ring::Event,
     stats::Counter,
@@ -406,10 +403,9 @@ impl Ended {
     fn end_in_wakeup(self) {
         if self.0.eventfd.is_some() {
             // Who counts on it may watch what is being woken.
-            let engine = self.0.slot.ctx().engine().clone();
             let request = NonNull::from(KBox::leak(self.0));
             // SAFETY: It is ours alone, and we hand it over.
-            unsafe { work::queue::<_, { watching::END }>(request, &engine.looks) }
+            unsafe { Request::defer::<{ watching::END }>(request) }
             return;
         }
         let result = self.result();

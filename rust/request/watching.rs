@@ -92,11 +92,8 @@ unsafe impl Watcher for Request {
     }
 
     unsafe fn look_later(this: NonNull<Self>) {
-        // SAFETY: Alive, for it is ours, and we hand it over.
-        unsafe {
-            let engine = (*this.as_ptr()).slot.ctx().engine().clone();
-            work::queue::<Self, LOOK>(this, &engine.looks);
-        }
+        // SAFETY: It is ours, and we hand it over.
+        unsafe { Self::defer::<LOOK>(this) }
     }
 
     unsafe fn ready(this: NonNull<Self>, mask: u32) {
@@ -115,6 +112,24 @@ impl Request {
     unsafe fn watching(this: NonNull<Self>) -> *const Watching {
         // SAFETY: Alive. It watches, so it is that.
         unsafe { (&raw const (*(*this.as_ptr()).part.get()).watching).cast() }
+    }
+
+    /// Hands it over to a worker. Any context.
+    ///
+    /// # Safety
+    ///
+    /// It must be alive, and the caller be the only one who has its work queued.
+    pub(super) unsafe fn defer<const ID: u64>(this: NonNull<Self>)
+    where
+        Self: HasWork<ID>,
+    {
+        // SAFETY: Alive, as the caller says, until it is handed over. It was leaked, so it isn't
+        // moved.
+        unsafe {
+            // Kept, for the request may be over before this returns.
+            let engine = (*this.as_ptr()).slot.ctx().engine().clone();
+            work::queue::<Self, ID>(this, &engine.looks);
+        }
     }
 
     /// Looks at the file, and ends the request or gives it up. In process context.
