@@ -44,18 +44,7 @@ static void run(struct __test_metadata *_metadata, struct aio *aio, int opcode, 
 {
 	struct iocb io;
 
-	switch (opcode) {
-	case IOCB_CMD_PREADV:
-	case IOCB_CMD_PWRITEV:
-		iocb_prep(&io, opcode, fd, iov, 2, 0);
-		break;
-	case IOCB_CMD_FSYNC:
-	case IOCB_CMD_FDSYNC:
-		iocb_prep(&io, opcode, fd, NULL, 0, 0);
-		break;
-	default:
-		iocb_prep(&io, opcode, fd, buf, PAGE, 0);
-	}
+	iocb_prep_page(&io, opcode, fd, buf, iov);
 	EXPECT_LE(0, aio_result(_metadata, aio, &io));
 }
 

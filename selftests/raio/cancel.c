@@ -29,13 +29,9 @@ static void work_begin(struct __test_metadata *_metadata, struct work *w, const 
 	testdev_begin();
 	stats_now(_metadata, &w->before);
 	aio_begin(_metadata, &w->aio, ops, EVENTS);
-	w->fd = testdev_open("c0", 0);
 	w->buf = map_pages(EVENTS * LEN);
-	pattern_fill(w->buf, EVENTS * LEN, 0, SEED);
-	ASSERT_EQ(EVENTS * LEN, pwrite(w->fd, w->buf, EVENTS * LEN, 0));
+	w->fd = testdev_hang(w->buf, EVENTS * LEN, SEED);
 	memset(w->buf, CANARY, EVENTS * LEN);
-	testdev_cmd("c0 reset");
-	testdev_cmd("c0 mode hang");
 }
 
 /* Each request has had its event. */

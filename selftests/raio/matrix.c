@@ -58,22 +58,11 @@ static void run(struct __test_metadata *_metadata, struct aio *aio, int opcode, 
 	struct iovec iov[] = { { buf + 2048, 2048 }, { buf, 2048 } };
 	struct iocb io;
 
-	switch (opcode) {
-	case IOCB_CMD_PREADV:
-	case IOCB_CMD_PWRITEV:
-		iocb_prep(&io, opcode, fd, iov, 2, 0);
-		break;
-	case IOCB_CMD_FSYNC:
-	case IOCB_CMD_FDSYNC:
-		iocb_prep(&io, opcode, fd, NULL, 0, 0);
-		break;
-	case IOCB_CMD_POLL:
+	if (opcode == IOCB_CMD_POLL)
 		iocb_prep(&io, opcode, fd, (void *)(POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM), 0,
 			  0);
-		break;
-	default:
-		iocb_prep(&io, opcode, fd, buf, PAGE, 0);
-	}
+	else
+		iocb_prep_page(&io, opcode, fd, buf, iov);
 	memset(buf, CANARY, PAGE);
 	if (opcode == IOCB_CMD_PWRITE || opcode == IOCB_CMD_PWRITEV)
 		pattern_fill(buf, PAGE, 0, SEED_NEW);

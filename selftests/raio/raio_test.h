@@ -487,6 +487,24 @@ static inline void iocb_prep(struct iocb *io, int opcode, int fd, void *buf, siz
 	io->aio_data = ~(uintptr_t)io;
 }
 
+/* For a page at the beginning of @fd what @opcode takes of @buf, and of @iov, two parts of it. */
+static inline void iocb_prep_page(struct iocb *io, int opcode, int fd, void *buf,
+				  struct iovec *iov)
+{
+	switch (opcode) {
+	case IOCB_CMD_PREADV:
+	case IOCB_CMD_PWRITEV:
+		iocb_prep(io, opcode, fd, iov, 2, 0);
+		break;
+	case IOCB_CMD_FSYNC:
+	case IOCB_CMD_FDSYNC:
+		iocb_prep(io, opcode, fd, NULL, 0, 0);
+		break;
+	default:
+		iocb_prep(io, opcode, fd, buf, PAGE, 0);
+	}
+}
+
 /* The request that an event is of, which is known to be one of the caller's. */
 static inline struct iocb *event_iocb(const struct io_event *ev)
 {

@@ -187,4 +187,19 @@ static inline int __testdev_open(struct __test_metadata *_metadata, const char *
 /* The same without a cache, of either kind. */
 #define testdev_open_direct(dev) testdev_open((dev), (dev)[0] == 'b' ? O_DIRECT : 0)
 
+static inline int __testdev_hang(struct __test_metadata *_metadata, char *buf, size_t len,
+				 unsigned int seed)
+{
+	int fd = testdev_open("c0", 0);
+
+	pattern_fill(buf, len, 0, seed);
+	ASSERT_EQ(len, pwrite(fd, buf, len, 0));
+	testdev_cmd("c0 reset");
+	testdev_cmd("c0 mode hang");
+	return fd;
+}
+
+/* c0, which holds what comes and has @len bytes that were filled with @seed, by way of @buf. */
+#define testdev_hang(buf, len, seed) __testdev_hang(_metadata, (buf), (len), (seed))
+
 #endif /* RAIO_TESTDEV_H */
