@@ -203,6 +203,14 @@ impl Handle {
         )
     }
 
+    /// Whether it is an end of a pair of sockets.
+    pub fn is_socket(self) -> bool {
+        matches!(
+            self,
+            Handle::StreamA | Handle::StreamB | Handle::DatagramA | Handle::DatagramB
+        )
+    }
+
     /// Whether the eventfd counts what requests tell it.
     pub fn counts(self) -> Option<usize> {
         match self {
