@@ -364,6 +364,9 @@ pub fn unprivileged(seed: u64) -> bool {
     seed & 1 != 0
 }
 
+/// The disk with XFS, if nothing else was asked for.
+pub const XFS: usize = 1;
+
 /// On which disk its files are, if there are several.
 pub fn disk(seed: u64) -> usize {
     (seed >> 1 & 1) as usize
