@@ -11,6 +11,11 @@
 //! * `RWF_ATOMIC` where a direct write appends: XFS of 7.3 checks `aio_offset`, not
 //!   the end, for being aligned. If the end isn't, it writes a part of a new block,
 //!   and the rest of that is what was on the disk before;
+//! * a poll of a socket for `POLLPRI` alone: whatever arrives tells of that, too, and
+//!   poll(2) doesn't, so it isn't known when such a poll has ended;
+//! * on XFS, to truncate a file that is written to past its end by a direct write
+//!   in flight (the step waits for that, see `run.rs`): XFS of 7.3 loses what is
+//!   written;
 //! * files that block: pipes and sockets are non-blocking.
 
 use crate::files::{File, Handle};
@@ -707,8 +712,6 @@ impl Maker {
         if request.handle == Handle::Epoll && request.len == NORM {
             request.len = IN;
         }
-        // A socket for which something arrives says that it is ready for PRI, too, while poll(2) says
-        // that it isn't. When such a poll ends can't be known.
         if request.handle.is_socket() && request.len == PRI {
             request.len = IN;
         }
