@@ -18,6 +18,8 @@
 #define DEBUGFS		"/sys/kernel/debug/"
 /* No call has as many things that can fail. */
 #define MOST_FAULTS	3000
+/* Faults that are repeated. */
+#define MOST_AGAIN	16
 #define MOST_REQUESTS	8
 /* More than there is room for without allocating. */
 #define SEGMENTS	16
@@ -308,7 +310,8 @@ static void state_begin(struct __test_metadata *_metadata, struct state *self)
 	self->target.fd = -1;
 	self->dev = raio_open();
 	ASSERT_LE(0, self->dev);
-	self->zero = temp_file(tmpfs_dir(), O_RDWR);
+	/* A read of it ends in submit, for it is in the page cache. */
+	self->zero = temp_file(ext4_dir(), O_RDWR);
 	ASSERT_LE(0, self->zero);
 	self->buf = map_pages((MOST_REQUESTS + 1) * PAGE);
 	pattern_fill(self->buf, (MOST_REQUESTS + 1) * PAGE, 0, SEED_OLD);
@@ -431,12 +434,21 @@ static void run_sweep(struct __test_metadata *_metadata, struct state *self,
 	for (i = 0; i < ARRAY_SIZE(passes); i++) {
 		struct tally tally = { };
 		enum kind kind = OTHER;
+		unsigned int again = 0;
 
 		pass_begin(_metadata, &passes[i]);
 		self->handle_refused = false;
 		for (n = 1; kind != NONE && _metadata->exit_code == KSFT_PASS; n++) {
+			unsigned int errors = tally.errors[PAGES];
+
 			ASSERT_GE(MOST_FAULTS, n);
 			kind = sweep_one(_metadata, self, sweep, n, &tally);
+			/*
+			 * A slab was made of fewer pages instead, and will be there the
+			 * next time: then what would have come next has this number.
+			 */
+			if (kind == PAGES && tally.errors[PAGES] == errors && again++ < MOST_AGAIN)
+				n--;
 		}
 		print_tally(sweep->name, &tally);
 		most_of(&most, &tally);

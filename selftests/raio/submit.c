@@ -48,7 +48,8 @@ FIXTURE_SETUP(submit)
 			TH_LOG("no query");
 		}
 	}
-	self->fd = temp_file(tmpfs_dir(), O_RDWR);
+	/* A read of it ends in submit, for it is in the page cache. */
+	self->fd = temp_file(ext4_dir(), O_RDWR);
 	ASSERT_LE(0, self->fd);
 	self->buf = map_pages(2 * PAGE);
 	memset(self->buf, 'x', PAGE);
@@ -225,6 +226,8 @@ TEST_F(submit, offset_and_length_overflow)
 	self->io.aio_lio_opcode = IOCB_CMD_PWRITE;
 	EXPECT_REFUSED(-EINVAL, &self->aio, &self->io);
 	/* Before that all is possible: a tmpfs has no end of its own. */
+	self->io.aio_fildes = temp_file(tmpfs_dir(), O_RDWR);
+	ASSERT_LE(0, (int)self->io.aio_fildes);
 	self->io.aio_offset = LLONG_MAX - PAGE;
 	EXPECT_RESULT(PAGE, &self->aio, &self->io);
 	self->io.aio_lio_opcode = IOCB_CMD_PREAD;
@@ -406,7 +409,8 @@ TEST_F(submit, rw_flags_of_another_file)
 	self->io.aio_rw_flags = RWF_NOWAIT;
 	EXPECT_REFUSED(-EOPNOTSUPP, &self->aio, &self->io);
 	/* tmpfs writes in pages. */
-	self->io.aio_fildes = self->fd;
+	self->io.aio_fildes = temp_file(tmpfs_dir(), O_RDWR);
+	ASSERT_LE(0, (int)self->io.aio_fildes);
 	self->io.aio_lio_opcode = IOCB_CMD_PWRITE;
 	self->io.aio_rw_flags = RWF_ATOMIC;
 	EXPECT_REFUSED(-EOPNOTSUPP, &self->aio, &self->io);

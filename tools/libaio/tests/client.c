@@ -132,9 +132,9 @@ static void rw(void)
 	memset(buffer, 0, sizeof(buffer));
 	iocb = request(IOCB_CMD_PREAD, fd, "r");
 	CHECK(io_submit(ctx, 1, &iocbs), 1);
-	CHECK(io_cancel(ctx, &iocb, &event), -EINVAL);
 	CHECK(io_getevents(ctx, 1, 1, (void *)8, NULL), -EFAULT);
 	CHECK(io_pgetevents(ctx, 1, 1, &event, &second, NULL), 1);
+	CHECK(io_cancel(ctx, &iocb, &event), -EINVAL);
 	CHECK(*(char *)(unsigned long)event.data, 'r');
 	CHECK(buffer[4095], 'x');
 	CHECK(io_pgetevents(ctx, 0, 1, &event, &zero, &mask), 0);
