@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * A file of a FUSE file system whose server is the test: it is told of each
- * fsync, by whom and of what kind, and answers when and as it likes. A test
+ * read, write and fsync, by whom and of what kind, and answers when and as it
+ * likes. A test
  * begins with fuse_begin() and ends with fuse_end(), which gives up what was not
  * answered; so the end of its contexts, which waits for that, comes after it.
  */
@@ -13,18 +14,20 @@
 #include "raio_task.h"
 
 #define FUSE_FILE_NODE	2
-#define FUSE_SYNCS	16
+#define FUSE_CALLS	256
 #define FUSE_BUFFER	(256 * 1024)
 
 /**
- * struct fuse_sync - a FUSE_FSYNC that came
+ * struct fuse_call - a FUSE_READ, FUSE_WRITE or FUSE_FSYNC that came
  * @unique:	by what it is answered
+ * @opcode:	which of them
  * @uid:	of whom
  * @gid:	of whom
  * @datasync:	fdatasync, not fsync
  */
-struct fuse_sync {
+struct fuse_call {
 	uint64_t unique;
+	uint32_t opcode;
 	uint32_t uid;
 	uint32_t gid;
 	bool datasync;
@@ -35,9 +38,9 @@ struct fuse_sync {
  * @dev:	/dev/fuse
  * @dir:	where it is mounted
  * @fd:		the file
- * @hold:	leave each fsync to fuse_answer(); otherwise it succeeds at once
- * @nr_syncs:	how many came
- * @syncs:	these
+ * @hold:	leave each to fuse_answer(); otherwise it succeeds at once
+ * @nr_calls:	how many came
+ * @calls:	these
  */
 struct fuse {
 	int dev;
@@ -45,8 +48,8 @@ struct fuse {
 	int fd;
 	bool hold;
 	pthread_t thread;
-	unsigned int nr_syncs;
-	struct fuse_sync syncs[FUSE_SYNCS];
+	unsigned int nr_calls;
+	struct fuse_call calls[FUSE_CALLS];
 };
 
 static inline void fuse_reply(struct fuse *fuse, uint64_t unique, int error, const void *data,
@@ -70,17 +73,57 @@ static inline void fuse_attr(struct fuse_attr *attr, uint64_t node)
 	attr->blksize = PAGE;
 }
 
-static inline void fuse_serve(struct fuse *fuse, const struct fuse_in_header *in)
+/* Lets a call succeed: what is read is 0. */
+static inline void fuse_succeed(struct fuse *fuse, const struct fuse_in_header *in)
+{
+	static const char zeroes[16 * PAGE];
+	const void *arg = in + 1;
+	struct fuse_write_out out = { };
+
+	switch (in->opcode) {
+	case FUSE_READ:
+		fuse_reply(fuse, in->unique, 0, zeroes, ((const struct fuse_read_in *)arg)->size);
+		break;
+	case FUSE_WRITE:
+		out.size = ((const struct fuse_write_in *)arg)->size;
+		fuse_reply(fuse, in->unique, 0, &out, sizeof(out));
+		break;
+	default:
+		fuse_reply(fuse, in->unique, 0, NULL, 0);
+	}
+}
+
+static inline void fuse_call(struct fuse *fuse, const struct fuse_in_header *in)
 {
 	const void *arg = in + 1;
+	unsigned int n = fuse->nr_calls;
+	bool hold;
+
+	if (n == FUSE_CALLS) {
+		fuse_reply(fuse, in->unique, -ENOBUFS, NULL, 0);
+		return;
+	}
+	fuse->calls[n].unique = in->unique;
+	fuse->calls[n].opcode = in->opcode;
+	fuse->calls[n].uid = in->uid;
+	fuse->calls[n].gid = in->gid;
+	fuse->calls[n].datasync = in->opcode == FUSE_FSYNC &&
+		((const struct fuse_fsync_in *)arg)->fsync_flags & 1;
+	/* Who is told that it has ended finds it counted. */
+	hold = __atomic_load_n(&fuse->hold, __ATOMIC_ACQUIRE);
+	__atomic_store_n(&fuse->nr_calls, n + 1, __ATOMIC_RELEASE);
+	if (!hold)
+		fuse_succeed(fuse, in);
+}
+
+static inline void fuse_serve(struct fuse *fuse, const struct fuse_in_header *in)
+{
 	union {
 		struct fuse_init_out init;
 		struct fuse_entry_out entry;
 		struct fuse_attr_out attr;
 		struct fuse_open_out open;
 	} out;
-	unsigned int n;
-	bool hold;
 
 	memset(&out, 0, sizeof(out));
 	switch (in->opcode) {
@@ -101,23 +144,14 @@ static inline void fuse_serve(struct fuse *fuse, const struct fuse_in_header *in
 		fuse_reply(fuse, in->unique, 0, &out.attr, sizeof(out.attr));
 		break;
 	case FUSE_OPEN:
+		/* Each read and write comes here. */
+		out.open.open_flags = FOPEN_DIRECT_IO;
 		fuse_reply(fuse, in->unique, 0, &out.open, sizeof(out.open));
 		break;
+	case FUSE_READ:
+	case FUSE_WRITE:
 	case FUSE_FSYNC:
-		n = fuse->nr_syncs;
-		if (n == FUSE_SYNCS) {
-			fuse_reply(fuse, in->unique, -ENOBUFS, NULL, 0);
-			break;
-		}
-		fuse->syncs[n].unique = in->unique;
-		fuse->syncs[n].uid = in->uid;
-		fuse->syncs[n].gid = in->gid;
-		fuse->syncs[n].datasync = ((const struct fuse_fsync_in *)arg)->fsync_flags & 1;
-		/* Who is told that it has ended finds it counted. */
-		hold = __atomic_load_n(&fuse->hold, __ATOMIC_ACQUIRE);
-		__atomic_store_n(&fuse->nr_syncs, n + 1, __ATOMIC_RELEASE);
-		if (!hold)
-			fuse_reply(fuse, in->unique, 0, NULL, 0);
+		fuse_call(fuse, in);
 		break;
 	case FUSE_FLUSH:
 	case FUSE_RELEASE:
@@ -146,10 +180,10 @@ static inline void *fuse_thread(void *data)
 	return NULL;
 }
 
-/* How many fsyncs have come. */
-static inline unsigned int fuse_nr_syncs(struct fuse *fuse)
+/* How many have come. */
+static inline unsigned int fuse_nr_calls(struct fuse *fuse)
 {
-	return __atomic_load_n(&fuse->nr_syncs, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&fuse->nr_calls, __ATOMIC_ACQUIRE);
 }
 
 static inline void fuse_hold(struct fuse *fuse, bool hold)
@@ -160,7 +194,7 @@ static inline void fuse_hold(struct fuse *fuse, bool hold)
 /* Ends the @n-th, counted from 0, which was held. */
 static inline void fuse_answer(struct fuse *fuse, unsigned int n, int error)
 {
-	fuse_reply(fuse, fuse->syncs[n].unique, error, NULL, 0);
+	fuse_reply(fuse, fuse->calls[n].unique, error, NULL, 0);
 }
 
 static inline void fuse_begin(struct __test_metadata *_metadata, struct fuse *fuse)

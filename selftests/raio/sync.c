@@ -466,8 +466,8 @@ TEST_F(fuse, all_or_only_the_data)
 	for (i = 0; i < ARRAY_SIZE(opcodes); i++) {
 		sync_prep(&io, opcodes[i], self->fuse.fd);
 		EXPECT_RESULT(0, &self->aio, &io);
-		ASSERT_EQ(i + 1, fuse_nr_syncs(&self->fuse));
-		EXPECT_EQ(opcodes[i] == IOCB_CMD_FDSYNC, self->fuse.syncs[i].datasync);
+		ASSERT_EQ(i + 1, fuse_nr_calls(&self->fuse));
+		EXPECT_EQ(opcodes[i] == IOCB_CMD_FDSYNC, self->fuse.calls[i].datasync);
 	}
 }
 
@@ -483,7 +483,7 @@ TEST_F(fuse, errors)
 	for (i = 0; i < ARRAY_SIZE(errors); i++) {
 		sync_prep(&io, opcodes[i % 2], self->fuse.fd);
 		ASSERT_EQ(1, aio_submit_one(&self->aio, &io));
-		ASSERT_TRUE(wait_for(fuse_nr_syncs(&self->fuse) == i + 1));
+		ASSERT_TRUE(wait_for(fuse_nr_calls(&self->fuse) == i + 1));
 		EXPECT_EQ(0, aio_poll(&self->aio, 1, &ev));
 		fuse_answer(&self->fuse, i, -errors[i]);
 		ASSERT_EQ(1, aio_wait(&self->aio, 1, &ev));
@@ -518,7 +518,7 @@ TEST_F(fuse, credentials_of_the_submitter)
 	fuse_hold(&self->fuse, true);
 	for (i = 0; i < ARRAY_SIZE(opcodes); i++) {
 		ASSERT_EQ(0, pthread_create(&thread, NULL, sync_thread, &self->fuse));
-		ASSERT_TRUE(wait_for(fuse_nr_syncs(&self->fuse) == nr + 1));
+		ASSERT_TRUE(wait_for(fuse_nr_calls(&self->fuse) == nr + 1));
 
 		sync_prep(&io, opcodes[i], self->fuse.fd);
 		ASSERT_EQ(0, become(SUBMITTER, SUBMITTER));
@@ -528,10 +528,10 @@ TEST_F(fuse, credentials_of_the_submitter)
 		fuse_answer(&self->fuse, nr++, 0);
 		pthread_join(thread, &ret);
 		EXPECT_EQ(NULL, ret);
-		ASSERT_TRUE(wait_for(fuse_nr_syncs(&self->fuse) == nr + 1));
-		EXPECT_EQ(SUBMITTER, self->fuse.syncs[nr].uid);
-		EXPECT_EQ(SUBMITTER, self->fuse.syncs[nr].gid);
-		EXPECT_EQ(0, self->fuse.syncs[nr - 1].uid);
+		ASSERT_TRUE(wait_for(fuse_nr_calls(&self->fuse) == nr + 1));
+		EXPECT_EQ(SUBMITTER, self->fuse.calls[nr].uid);
+		EXPECT_EQ(SUBMITTER, self->fuse.calls[nr].gid);
+		EXPECT_EQ(0, self->fuse.calls[nr - 1].uid);
 		fuse_answer(&self->fuse, nr++, 0);
 		ASSERT_EQ(1, aio_wait(&self->aio, 1, &ev));
 		EXPECT_EVENT(&ev, &io, 0);
@@ -550,8 +550,8 @@ TEST_F(fuse, credentials_of_each)
 		ASSERT_EQ(0, become(uids[i], 0));
 		sync_prep(&io, opcodes[i % 2], self->fuse.fd);
 		EXPECT_RESULT(0, &self->aio, &io);
-		ASSERT_EQ(i + 1, fuse_nr_syncs(&self->fuse));
-		EXPECT_EQ(uids[i], self->fuse.syncs[i].uid);
+		ASSERT_EQ(i + 1, fuse_nr_calls(&self->fuse));
+		EXPECT_EQ(uids[i], self->fuse.calls[i].uid);
 	}
 	ASSERT_EQ(0, become(0, 0));
 }
