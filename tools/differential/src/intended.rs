@@ -136,27 +136,30 @@ pub const INTENDED: [Intended; 10] = [
         },
     },
     Intended {
-        name: "sync",
-        reason: "an fsync that hasn't begun can be cancelled",
+        name: "waits",
+        reason: "a read or an fsync that waits can be cancelled",
         is: |case| match case {
             Case::Fact {
                 step: Step::Cancel { .. },
                 request: Some(request),
                 kernel: (_, INVALID),
                 raio: (_, IN_PROGRESS),
-            } => request.syncs(),
+            } => request.syncs() || request.reads(),
             Case::Request {
                 request,
                 kernel,
                 raio,
                 ..
             } => {
+                // Or it has read a part.
+                let part =
+                    |res| request.reads() && kernel.events.iter().any(|k| 0 < res && res < k.0);
                 let cancelled = raio
                     .events
                     .iter()
-                    .filter(|event| event.0 == CANCELED)
+                    .filter(|event| event.0 == CANCELED || part(event.0))
                     .count();
-                request.syncs()
+                (request.syncs() || request.reads())
                     && raio.cancelled as usize == cancelled
                     && kernel.cancelled == 0
                     && raio.taken == kernel.taken

@@ -5,6 +5,8 @@
 //!
 //! * two requests in flight on one file of which one writes, where files go on
 //!   with requests by themselves (see [`File::is_queued`]);
+//! * to truncate a file that requests in flight read or write (the step waits for
+//!   them, see `run.rs`);
 //! * `RWF_NOWAIT` on disks, but for reads of what is in the page cache, where
 //!   `RWF_DONTCACHE` is left out for that: whether there is something to wait
 //!   for depends on writeback;
@@ -13,9 +15,6 @@
 //!   and the rest of that is what was on the disk before;
 //! * a poll of a socket for `POLLPRI` alone: whatever arrives tells of that, too, and
 //!   poll(2) doesn't, so it isn't known when such a poll has ended;
-//! * on XFS, to truncate a file that is written to past its end by a direct write
-//!   in flight (the step waits for that, see `run.rs`): XFS of 7.3 loses what is
-//!   written;
 //! * files that block: pipes and sockets are non-blocking.
 
 use crate::files::{File, Handle};
@@ -368,9 +367,6 @@ pub struct Sequence {
 pub fn unprivileged(seed: u64) -> bool {
     seed & 1 != 0
 }
-
-/// The disk with XFS, if nothing else was asked for.
-pub const XFS: usize = 1;
 
 /// On which disk its files are, if there are several.
 pub fn disk(seed: u64) -> usize {
@@ -1097,16 +1093,11 @@ impl Maker {
             (5..7, _) => Step::Close(self.of_the_cast().unless_it_counts()),
             (7, _) => {
                 let size = self.of_the_cast().file().size() as u64;
-                Step::Limit(self.one(&[
-                    0,
-                    1,
-                    4096,
-                    6000,
-                    size,
-                    size + 100,
-                    1 << 20,
-                    i64::MAX as u64,
-                ]))
+                let limit =
+                    self.one(&[0, 1, 4096, 6000, size, size + 100, 1 << 20, i64::MAX as u64]);
+                // XFS may write a part of what isn't aligned before it refuses it.
+                let direct = self.cast.iter().any(|handle| handle.is_direct());
+                Step::Limit(if direct { limit & !511 } else { limit })
             }
             _ => self.truncate(),
         }

@@ -4,13 +4,18 @@
 //! What makes it the same each time: before a step, all requests have ended that
 //! can end, unless the step is about requests in flight. Which have, the ring
 //! itself tells; which polls should have, `poll(2)` does.
+//!
+//! Kernel AIO carries out what is buffered while it is submitted, so that nothing
+//! meets it; raio may park it. Where that would show, it is waited for: before a
+//! request that would meet it on its file, which may divide a call in two, and
+//! before a step that changes the file or may cancel a write.
 
 use crate::{
     files::{File, Files, Handle},
     memory::{Memory, Words},
     peer::{GetEvents, Peer},
     plan::{
-        self, flag, Context, Mask, Minimum, Place, Pointer, Request, Sequence, Step, Timeout, Word,
+        flag, Context, Mask, Minimum, Place, Pointer, Request, Sequence, Step, Timeout, Word,
         EVENTS, REQUESTS,
     },
     sys::{self, Result},
@@ -135,6 +140,13 @@ struct Flying {
     poll: Option<(OwnedFd, i16)>,
     /// Something has happened that ends it.
     due: bool,
+}
+
+impl Flying {
+    /// Whether it ends by itself.
+    fn goes_on(&self) -> bool {
+        !self.done && self.poll.is_none()
+    }
 }
 
 /// One peer with all it has.
@@ -347,11 +359,9 @@ impl Run<'_> {
                 vec![("closed", ret)]
             }
             Step::Truncate(file, len) => {
-                // XFS of 7.3 loses what a direct write behind the end has written if the file is
-                // made longer before that has ended, with kernel AIO, too.
-                if *file == File::Direct && plan::disk(self.sequence.seed) == plan::XFS {
-                    self.settle();
-                }
+                // Also since XFS of 7.3 loses what a direct write behind the end has written if the
+                // file is made longer before that has ended, with kernel AIO, too.
+                self.settle_if(|r| r.handle.file() == *file && !r.syncs());
                 let ret = self.side.files.truncate(*file, *len);
                 self.settle();
                 vec![("truncated", ret)]
@@ -438,18 +448,79 @@ impl Run<'_> {
         }
         let array = self.side.memory.pointers(&addresses, place);
         let ctx = self.context(context);
-        let ret = self.side.peer.submit(ctx, nr, array);
-        if ret > pointers.len() as i64 {
-            self.wrong(format!("{ret} of {} requests were taken", pointers.len()));
-            return Ok(ret);
-        }
-        for pointer in &pointers[..ret.max(0) as usize] {
-            if let Pointer::Request(k) = pointer {
-                self.took(*k);
+        let mut taken = 0;
+        loop {
+            let rest = &pointers[taken as usize..];
+            // Of what is in flight, and of the call.
+            let meets = match usize::try_from(nr - taken) {
+                Ok(left) => self.meets(&rest[..rest.len().min(left)]),
+                Err(_) => None,
+            };
+            if meets == Some(0) {
+                self.settle_and(false);
+                continue;
+            }
+            let part = meets.map_or(nr - taken, |n| n as i64);
+            let ret = self.side.peer.submit(ctx, part, array + taken as u64 * 8);
+            if ret > rest.len() as i64 {
+                self.wrong(format!("{ret} of {} requests were taken", rest.len()));
+                return Ok(ret);
+            }
+            for pointer in &rest[..ret.max(0) as usize] {
+                if let Pointer::Request(k) = pointer {
+                    self.took(*k);
+                }
+            }
+            self.in_flight = true;
+            if ret < 0 && taken == 0 {
+                return Ok(ret);
+            }
+            taken += ret.max(0);
+            if ret < part || meets.is_none() {
+                return Ok(taken);
             }
         }
-        self.in_flight = true;
-        Ok(ret)
+    }
+
+    /// The first of them that would meet one that is in flight, or one before it.
+    fn meets(&mut self, pointers: &[Pointer]) -> Option<usize> {
+        self.look();
+        let flying = self.flying.iter().filter(|f| f.goes_on()).map(|f| f.k);
+        let mut before: Vec<_> = flying.flat_map(|k| self.uses(k)).collect();
+        for (n, pointer) in pointers.iter().enumerate() {
+            let Pointer::Request(k) = pointer else {
+                continue;
+            };
+            let request = &self.sequence.requests[*k];
+            let meets = |(file, writes): &(File, bool)| {
+                *file == request.handle.file() && (*writes || request.writes())
+            };
+            if before.iter().any(meets) {
+                return Some(n);
+            }
+            if !request.polls() {
+                before.extend(self.uses(*k));
+            }
+        }
+        None
+    }
+
+    /// The files of a request, and whether it writes them.
+    fn uses(&self, k: usize) -> impl Iterator<Item = (File, bool)> + use<> {
+        let request = &self.sequence.requests[k];
+        let counts = request.notify.map(|handle| (handle.file(), true));
+        [(request.handle.file(), request.writes())]
+            .into_iter()
+            .chain(counts)
+    }
+
+    /// Waits, if something goes on that is like that.
+    fn settle_if(&mut self, is: impl Fn(&Request) -> bool) {
+        self.look();
+        let goes_on = |f: &Flying| f.goes_on() && is(&self.sequence.requests[f.k]);
+        if self.flying.iter().any(goes_on) {
+            self.settle();
+        }
     }
 
     fn took(&mut self, k: usize) {
@@ -527,10 +598,17 @@ impl Run<'_> {
 
     /// Waits until all have ended that can.
     fn settle(&mut self) {
+        self.settle_and(true);
+    }
+
+    /// The same, and reads what the eventfds have counted, or leaves it there.
+    fn settle_and(&mut self, read: bool) {
         let mut start = None;
         loop {
             self.look();
-            self.count();
+            if read {
+                self.count();
+            }
             if self.ring.is_none() || !self.trace.wrong.is_empty() {
                 break;
             }
@@ -542,7 +620,11 @@ impl Run<'_> {
                     !f.done
                 }
             });
-            let counted = (0..2).all(|n| self.trace.counts[n] >= self.expected[n]);
+            let counted = [Handle::CountA, Handle::CountB].into_iter().enumerate();
+            let counted = counted.into_iter().all(|(n, handle)| {
+                self.trace.counts[n] >= self.expected[n]
+                    || !read && sys::ready(self.side.files.fd(handle), libc::POLLIN) != 0
+            });
             if missing.is_none() && counted {
                 break;
             }
@@ -562,7 +644,8 @@ impl Run<'_> {
         self.in_flight = false;
         for f in &mut self.flying {
             let handle = self.sequence.requests[f.k].handle;
-            if f.poll.is_some() && !f.done && !self.waited.contains(&handle) {
+            // In the middle of a submit it depends on who is there to wait for.
+            if read && f.poll.is_some() && !f.done && !self.waited.contains(&handle) {
                 self.waited.push(handle);
             }
             // Whoever has it open otherwise may close it.
@@ -689,6 +772,8 @@ impl Run<'_> {
     }
 
     fn cancel(&mut self, context: Context, pointer: Pointer, key: Option<u32>) -> Vec<Fact> {
+        // What is cancelled isn't written.
+        self.settle_if(Request::writes);
         let ctx = self.context(context);
         let at = self.iocb(pointer);
         if let (Pointer::Request(k), Some(key)) = (pointer, key) {
@@ -745,8 +830,9 @@ impl Run<'_> {
     }
 
     fn destroy(&mut self, context: Context) -> Vec<Fact> {
+        // Nor is what it cancels, and nobody tells of that.
+        self.settle_if(|request| request.reads() || request.writes());
         let ctx = self.context(context);
-        self.look();
         let ret = self.side.peer.destroy(ctx);
         if ret == 0 {
             self.ring = None;
