@@ -221,7 +221,7 @@ impl Iocb {
 
     /// Writes to the iocb at `addr` that the kernel has it.
     pub(crate) fn write_key(addr: usize) -> Result {
-        user::write(addr.wrapping_add(Self::KEY_OFFSET), &0u32)
+        user::write_u32(addr.wrapping_add(Self::KEY_OFFSET), 0)
     }
 
     /// `EINVAL` if that isn't written in the iocb at `addr`.

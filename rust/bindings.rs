@@ -47,15 +47,18 @@ same_layout! {
         ki_complete = RAIO_OFFSET_kiocb_ki_complete,
         ki_flags = RAIO_OFFSET_kiocb_ki_flags,
         ki_ioprio = RAIO_OFFSET_kiocb_ki_ioprio,
+        ki_waitq = RAIO_OFFSET_kiocb_ki_waitq,
     }
     file {
         f_op = RAIO_OFFSET_file_f_op,
         private_data = RAIO_OFFSET_file_private_data,
         f_mode = RAIO_OFFSET_file_f_mode,
+        f_flags = RAIO_OFFSET_file_f_flags,
         f_mapping = RAIO_OFFSET_file_f_mapping,
         f_iocb_flags = RAIO_OFFSET_file_f_iocb_flags,
     }
     file_operations {
+        fop_flags = RAIO_OFFSET_file_operations_fop_flags,
         mmap = RAIO_OFFSET_file_operations_mmap,
         poll = RAIO_OFFSET_file_operations_poll,
         read_iter = RAIO_OFFSET_file_operations_read_iter,
@@ -129,6 +132,7 @@ same_size! {
     rcu_work = RAIO_SIZE_rcu_work,
     completion = RAIO_SIZE_completion,
     mutex = RAIO_SIZE_mutex,
+    wait_page_queue = RAIO_SIZE_wait_page_queue,
     wait_queue_entry = RAIO_SIZE_wait_queue_entry,
     wait_queue_head = RAIO_SIZE_wait_queue_head,
     xarray = RAIO_SIZE_xarray,

@@ -27,6 +27,7 @@
 //!
 //! None here. The table has its own, the ring has its own, [`setup`] and [`teardown`] say theirs.
 
+mod batch;
 mod getevents;
 mod poll;
 mod quota;
@@ -36,6 +37,7 @@ mod teardown;
 
 use crate::{
     kernel_ext::{
+        identity::Identity,
         kmem_cache::KmemCache,
         mm,
         module::{
@@ -74,6 +76,7 @@ use kernel::{
     },
 };
 
+pub(crate) use batch::Batch;
 pub(crate) use getevents::GetEvents;
 use quota::{
     Charge,
@@ -147,6 +150,8 @@ pub(crate) struct Kioctx {
     inflight: Arc<Inflight>,
     /// Those of the user that it is charged to.
     workers: Arc<Workers>,
+    /// Of who made it, then.
+    identity: Identity,
     siblings: Arc<Siblings>,
     #[pin]
     free: RcuWork<Kioctx>,
@@ -245,6 +250,16 @@ impl Kioctx {
     /// Who carries out what may sleep.
     pub(crate) fn workers(&self) -> &Arc<Workers> {
         &self.workers
+    }
+
+    /// Whose memory its requests are about.
+    pub(crate) fn mm(&self) -> &Mm {
+        &self.mm
+    }
+
+    /// As whom a worker acts, unless a request says otherwise.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// What it shares with others.

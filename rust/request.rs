@@ -9,12 +9,12 @@
 //!
 //! A file may complete a request before its method has returned, and go on using it until it does.
 //! So both the submitter, until the method returns, and the completion own a half of it, that is a
-//! reference, and whoever comes last ends it. Who cancels it takes one more meanwhile. Nobody else
-//! touches it, and the result is decided in one place: [`Request::complete`], or
-//! [`Prepared::start`] if the method returned it.
+//! reference, and whoever comes last ends it. Who cancels it, and a worker that has it, takes one more
+//! meanwhile. Nobody else touches it, and the result is decided in one place: [`Request::complete`],
+//! or where the method returned it to the submitter.
 //!
-//! What a file does with a request, a worker does with one that it carries out, see [`workers`], and
-//! who owns one that waits for its file to be ready, see [`watching`].
+//! The file's half is that of whoever has the request: one that would have to wait is parked, see
+//! [`retry`], waits for its file to be ready, see [`watching`], or is a worker's, see [`workers`].
 //!
 //! # Locks
 //!
@@ -29,22 +29,26 @@
 
 mod inflight;
 mod ownership;
+mod retry;
 mod watching;
 mod workers;
 
 use crate::{
     bindings,
-    context::Slot,
+    context::{
+        Batch,
+        Slot, //
+    },
     kernel_ext::{
         eventfd::EventFd,
         file_io::{
-            self,
             Complete,
-            Direction,
             Kiocb,
-            Transfer,
-            UserBuffer, //
+            Transfer, //
         },
+        file_poll::Watch,
+        identity::Identity,
+        page_wait::PageWait,
         work::Work, //
     },
     ring::Event,
@@ -52,15 +56,13 @@ use crate::{
 };
 use core::{
     cell::UnsafeCell,
-    mem::ManuallyDrop,
+    mem::MaybeUninit,
     ptr::{
         self,
         NonNull, //
     },
 };
 use kernel::{
-    cred::Credential,
-    error::code,
     ffi,
     fs::File,
     prelude::*,
@@ -71,24 +73,22 @@ use kernel::{
             Atomic,
             Full,
             Relaxed, //
-        }, //
+        },
+        Arc, //
     },
 };
 
 use inflight::{
-    Cancel,
     CancelFn,
     Entry, //
 };
 
-use watching::Watching;
-use workers::Employment;
+use ownership::Ownership;
+use retry::Retry;
+use workers::Turn;
 
 pub(crate) use inflight::Inflight;
-pub(crate) use workers::{
-    Job,
-    Workers, //
-};
+pub(crate) use workers::Workers;
 
 /// The submitter's half and the file's.
 const HALVES: u32 = 2;
@@ -112,20 +112,18 @@ pub(crate) struct Request {
     result: UnsafeCell<i64>,
     refs: Atomic<u32>,
     entry: UnsafeCell<Entry>,
-    part: UnsafeCell<Part>,
+    turn: UnsafeCell<Turn>,
+    /// Of a read or a write.
+    retry: UnsafeCell<Option<Retry>>,
+    page: PageWait,
+    ownership: Ownership,
+    /// Of one that watches its file. Nothing is left in it when that has ended.
+    watch: UnsafeCell<MaybeUninit<Watch<Request>>>,
     work: Work,
-    /// Of who has submitted it, if somebody else acts for them.
-    credentials: Option<ARef<Credential>>,
+    /// Of who has submitted it, if that isn't the context's.
+    identity: Option<Arc<Identity>>,
     /// Whether the file system is kept from being frozen.
     writing: bool,
-}
-
-/// What only some requests have.
-union Part {
-    none: (),
-    employment: Employment,
-    /// Nothing is left in it when the watch has ended.
-    watching: ManuallyDrop<Watching>,
 }
 
 /// A request that no file's method has seen. If it is dropped, it was refused.
@@ -138,6 +136,7 @@ impl Prepared {
         slot: Slot,
         file: ARef<File>,
         eventfd: Option<EventFd>,
+        identity: Option<Arc<Identity>>,
         obj: u64,
         data: u64,
     ) -> Result<Self> {
@@ -154,9 +153,13 @@ impl Prepared {
                 result: UnsafeCell::new(0),
                 refs: Atomic::new(HALVES),
                 entry: UnsafeCell::new(Entry::new()),
-                part: UnsafeCell::new(Part { none: () }),
+                turn: UnsafeCell::new(Turn::new()),
+                retry: UnsafeCell::new(None),
+                page: PageWait::new(),
+                ownership: Ownership::ours(),
+                watch: UnsafeCell::new(MaybeUninit::uninit()),
                 work: Work::new(),
-                credentials: None,
+                identity,
                 writing: false,
             },
         )))
@@ -192,44 +195,6 @@ impl Prepared {
     fn leak(self) -> NonNull<Request> {
         NonNull::from(KBox::leak(self.0))
     }
-
-    /// Hands it to the file's method; true if the file goes on with it by itself. From here on there
-    /// will be an event. [`Self::prepare`] must have been called for `dir`, and the file must have
-    /// the method.
-    pub(crate) fn start(mut self, buffer: &mut UserBuffer, dir: Direction) -> bool {
-        if dir == Direction::Write && file_io::is_regular(self.file()) {
-            self.0.kiocb.start_write();
-            self.0.writing = true;
-        }
-
-        let request = self.leak();
-        // SAFETY: The request stays until both halves are given up. Ours is below.
-        let ret = unsafe { file_io::call((*request.as_ptr()).kiocb.as_raw(), buffer, dir) };
-        if ret != -(bindings::RAIO_EIOCBQUEUED as isize) {
-            // The file has nothing to do with it any more: both halves are ours.
-            // SAFETY: It was leaked above.
-            Ended(unsafe { KBox::from_raw(request.as_ptr()) }).end(restarted(ret));
-            return false;
-        }
-        // SAFETY: Our half of it is left.
-        unsafe { Request::submitted(request) };
-        true
-    }
-}
-
-/// There is no call to restart: others of it may be running already.
-fn restarted(ret: isize) -> i64 {
-    let restart = [
-        code::ERESTARTSYS,
-        code::ERESTARTNOINTR,
-        code::ERESTARTNOHAND,
-        code::ERESTART_RESTARTBLOCK,
-    ];
-    if restart.iter().any(|e| ret == e.to_errno() as isize) {
-        EINTR.to_errno().into()
-    } else {
-        ret as i64
-    }
 }
 
 impl Request {
@@ -237,13 +202,29 @@ impl Request {
     ///
     /// # Safety
     ///
-    /// To be called as `ki_complete` only, by a method that [`Prepared::start`] called. It may be in
-    /// any context.
+    /// To be called as `ki_complete` only, by a method that was called with it. It may be in any
+    /// context.
     unsafe extern "C" fn completed(kiocb: *mut bindings::kiocb, result: ffi::c_long) {
         // `Kiocb` is the first field, and transparent.
         const _: () = assert!(core::mem::offset_of!(Request, kiocb) == 0);
         // SAFETY: It is a request's, so it isn't null, and the completion's half is ours.
-        unsafe { Self::complete(NonNull::new_unchecked(kiocb.cast()), result as i64) }
+        unsafe { Self::transferred(NonNull::new_unchecked(kiocb.cast()), result as i64) }
+    }
+
+    /// As whom it is carried out.
+    ///
+    /// # Safety
+    ///
+    /// The caller must have a reference, and not use the result when it is gone.
+    unsafe fn identity<'a>(request: NonNull<Self>) -> &'a Identity {
+        // SAFETY: Alive, for the caller has a reference, and so is the context, for the request has
+        // a slot.
+        unsafe {
+            match &(*request.as_ptr()).identity {
+                Some(identity) => identity,
+                None => (*request.as_ptr()).slot.ctx().identity(),
+            }
+        }
     }
 
     /// Decides the result. Any context.
@@ -315,6 +296,32 @@ impl Request {
         }
     }
 
+    /// Decides the result, where others of the context are ended, too.
+    ///
+    /// # Safety
+    ///
+    /// The completion's half must be the caller's, who gives it up. `batch` must be of its context.
+    unsafe fn complete_in(batch: &Batch, request: NonNull<Self>, result: i64) {
+        // SAFETY: As for `complete`.
+        unsafe {
+            *(*request.as_ptr()).result.get() = result;
+            Self::inflight(request).leave(request);
+            if let Some(ended) = Self::release(request) {
+                ended.end_in(batch);
+            }
+        }
+    }
+
+    /// Frees its memory.
+    ///
+    /// # Safety
+    ///
+    /// It must be from a box, the caller's, and what there is to drop be dropped.
+    unsafe fn free(request: NonNull<Self>) {
+        // SAFETY: As the caller says. What is not initialised needs no drop.
+        drop(unsafe { KBox::from_raw(request.as_ptr().cast::<MaybeUninit<Self>>()) });
+    }
+
     /// Gives up a reference. Who comes last ends the request.
     ///
     /// # Safety
@@ -356,9 +363,9 @@ impl Request {
         {
             return false;
         }
-        // SAFETY: So it is the first field of a request. Nobody looks at `cancel` before the method
-        // has returned.
-        unsafe { (*(*kiocb.cast::<Self>()).entry.get()).cancel = Some(Cancel::File(cancel)) };
+        // SAFETY: So it is the first field of a request. Nobody looks at that before the method has
+        // returned.
+        unsafe { (*(*kiocb.cast::<Self>()).entry.get()).by_file = Some(cancel) };
         true
     }
 }
@@ -413,25 +420,63 @@ impl Ended {
         slot.post_in_wakeup(&event);
     }
 
+    /// The same where others of the context are ended, too.
+    fn end_in(self, batch: &Batch) {
+        let result = self.result();
+        let (slot, event, eventfd) = self.take(result);
+        match eventfd {
+            None => batch.post(slot, &event),
+            some => slot.post(&event, some),
+        }
+    }
+
+    /// Everything but what its event needs goes. In place: a request is too large to be moved.
     fn take(mut self, result: i64) -> (Slot, Event, Option<EventFd>) {
         if self.0.writing {
             self.0.kiocb.end_write();
         }
+        // Nothing is left out, so that nobody forgets what has to be dropped.
         let Request {
+            kiocb: _,
             file,
             eventfd,
             slot,
             obj,
             data,
-            ..
-        } = KBox::into_inner(self.0);
-        drop(file);
+            result: _,
+            refs: _,
+            entry,
+            turn: _,
+            retry,
+            page,
+            ownership: _,
+            watch: _,
+            work: _,
+            identity,
+            writing: _,
+        } = &mut *self.0;
         let event = Event {
-            data,
-            obj,
+            data: *data,
+            obj: *obj,
             res: result,
             res2: 0,
         };
+        // SAFETY: Each is moved or dropped once, for the request isn't dropped as one below.
+        let (mut slot, eventfd) = unsafe {
+            ptr::drop_in_place(file);
+            ptr::drop_in_place(retry);
+            ptr::drop_in_place(identity);
+            (ptr::read(slot), ptr::read(eventfd))
+        };
+        if entry.get_mut().is_late {
+            slot.set_late();
+        }
+        let goes = page.end();
+        let this = NonNull::from(KBox::leak(self.0));
+        if goes {
+            // SAFETY: It was a box just now, and all of it is dropped.
+            unsafe { Request::free(this) }
+        }
         (slot, event, eventfd)
     }
 }

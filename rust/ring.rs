@@ -266,16 +266,26 @@ impl Ring {
 
     /// Puts an event into a slot that was claimed, and wakes who waits for it. Any context.
     pub(crate) fn post(&self, event: &Event) {
+        self.publish(event);
+        self.announce();
+    }
+
+    /// Puts an event into a slot that was claimed. [`Self::announce`] must be called for it. Any
+    /// context.
+    pub(crate) fn publish(&self, event: &Event) {
         self.posting().post(event);
         Counter::Completed.add(1);
+    }
+
+    /// Wakes who waits for what was published. Any context.
+    pub(crate) fn announce(&self) {
         protocol::announce(&self.waiters, &*self.pollers, || self.unread());
     }
 
     /// The same where the lock of a wait queue is held, which who polls may wait for. True if they
     /// have to be told.
     pub(crate) fn post_untold(&self, event: &Event) -> bool {
-        self.posting().post(event);
-        Counter::Completed.add(1);
+        self.publish(event);
         let untold = Untold {
             pollers: &self.pollers,
             any: Cell::new(false),

@@ -27,6 +27,9 @@ pub(crate) enum Counter {
     Abandoned,
     PolledInline,
     PolledDeferred,
+    Punted,
+    Parked,
+    Kicked,
 }
 
 impl Counter {
@@ -51,6 +54,9 @@ impl Counter {
             Self::Abandoned => bindings::raio_counter_RAIO_CTR_ABANDONED,
             Self::PolledInline => bindings::raio_counter_RAIO_CTR_POLLED_INLINE,
             Self::PolledDeferred => bindings::raio_counter_RAIO_CTR_POLLED_DEFERRED,
+            Self::Punted => bindings::raio_counter_RAIO_CTR_PUNTED,
+            Self::Parked => bindings::raio_counter_RAIO_CTR_PARKED,
+            Self::Kicked => bindings::raio_counter_RAIO_CTR_KICKED,
         }
     }
 
@@ -98,5 +104,8 @@ pub(crate) fn snapshot() -> abi::Stats {
         abandoned: Counter::Abandoned.sum(),
         polled_inline: Counter::PolledInline.sum(),
         polled_deferred: Counter::PolledDeferred.sum(),
+        punted: Counter::Punted.sum(),
+        parked: Counter::Parked.sum(),
+        kicked: Counter::Kicked.sum(),
     }
 }

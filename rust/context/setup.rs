@@ -13,6 +13,7 @@ use super::{
 use crate::{
     abi,
     kernel_ext::{
+        identity::Identity,
         mm,
         percpu_ref::PercpuRef,
         rcu_work::RcuWork, //
@@ -88,6 +89,7 @@ impl Contexts {
             holds: Atomic::new(2),
             inflight: ours,
             workers,
+            identity: Identity::current(),
             siblings: self.siblings.clone(),
             free <- RcuWork::new(),
             charge: Some(charge),

@@ -12,6 +12,7 @@ use crate::{
     kernel_ext::{
         eventfd::EventFd,
         file_io,
+        identity::Identity,
         percpu_ref::PercpuRef,
         plug,
         user, //
@@ -22,7 +23,10 @@ use crate::{
     stats::Counter,
 };
 use core::{mem, ptr::NonNull};
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
 /// From this many requests on it pays to hold them back and send them together.
 const PLUG_FROM: u32 = 3;
@@ -32,7 +36,11 @@ const PLUG_FROM: u32 = 3;
 /// # Invariants
 ///
 /// Owns a reference to `reqs` and a claim to a slot.
-pub(crate) struct Slot(NonNull<Kioctx>);
+pub(crate) struct Slot {
+    ctx: NonNull<Kioctx>,
+    /// Whether who is late is so no more when it is posted.
+    late: bool,
+}
 
 // SAFETY: The reference may be dropped and the event posted by every thread.
 unsafe impl Send for Slot {}
@@ -41,7 +49,12 @@ impl Slot {
     /// The context.
     pub(crate) fn ctx(&self) -> &Kioctx {
         // SAFETY: Alive, for we own a reference to `reqs`.
-        unsafe { self.0.as_ref() }
+        unsafe { self.ctx.as_ref() }
+    }
+
+    /// Its event is one that who asks for none may wait for.
+    pub(crate) fn set_late(&mut self) {
+        self.late = true;
     }
 
     /// Posts the event that it is for, then has `eventfd` count it: who sees that finds the event.
@@ -61,8 +74,17 @@ impl Slot {
         self.used();
     }
 
+    /// Posts the event that it is for, and wakes nobody: [`Batch`](super::Batch) does. Any context.
+    pub(super) fn post_untold(self, event: &Event) {
+        self.ctx().ring.publish(event);
+        self.used();
+    }
+
     fn used(self) {
-        let ctx = self.0;
+        let ctx = self.ctx;
+        if self.late {
+            self.ctx().inflight.not_late();
+        }
         mem::forget(self);
         // SAFETY: The reference was ours. The claim went into the ring with the event.
         unsafe { PercpuRef::put_many(&raw const (*ctx.as_ptr()).reqs, 1) }
@@ -72,7 +94,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         drop(Slots {
-            ctx: self.0,
+            ctx: self.ctx,
             left: 1,
         });
     }
@@ -104,7 +126,10 @@ impl Slots {
     fn next(&mut self) -> Option<Slot> {
         self.left = self.left.checked_sub(1)?;
         // INVARIANT: One of ours.
-        Some(Slot(self.ctx))
+        Some(Slot {
+            ctx: self.ctx,
+            late: false,
+        })
     }
 }
 
@@ -131,6 +156,11 @@ impl User {
         let nr = u32::try_from(nr)
             .unwrap_or(u32::MAX)
             .min(self.ring.layout().nr());
+        let identity = if self.identity().is_current() {
+            None
+        } else {
+            Some(Arc::new(Identity::current(), GFP_KERNEL_ACCOUNT)?)
+        };
         let mut slots = Slots::claim(self, nr);
         let mut taken = 0;
         let mut queued = 0;
@@ -138,7 +168,8 @@ impl User {
             let word = if compat { 4 } else { mem::size_of::<usize>() };
             while taken < nr {
                 let at = iocbs.wrapping_add(taken as usize * word);
-                queued += u64::from(submit_one(&mut slots, user::read_word(at, compat)?)?);
+                let addr = user::read_word(at, compat)?;
+                queued += u64::from(submit_one(&mut slots, &identity, addr)?);
                 taken += 1;
             }
             Ok(())
@@ -167,7 +198,7 @@ impl User {
 
 /// Starts the request at `addr`; true if the file goes on with it by itself. The order of the
 /// checks is that of kernel AIO, which decides the error when several apply.
-fn submit_one(slots: &mut Slots, addr: usize) -> Result<bool> {
+fn submit_one(slots: &mut Slots, identity: &Option<Arc<Identity>>, addr: usize) -> Result<bool> {
     let iocb: Iocb = user::read(addr)?;
     iocb.check()?;
     let slot = slots.next().ok_or(EAGAIN)?;
@@ -175,6 +206,7 @@ fn submit_one(slots: &mut Slots, addr: usize) -> Result<bool> {
     let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
     Iocb::write_key(addr)?;
     let args = iocb.decode()?;
-    let request = Prepared::new(slot, file, eventfd, addr as u64, args.data)?;
+    let identity = identity.clone();
+    let request = Prepared::new(slot, file, eventfd, identity, addr as u64, args.data)?;
     ops::start(request, &args)
 }

@@ -83,6 +83,8 @@ unsafe impl HasPercpuRef<USERS> for Kioctx {
         // `make_atomic`, and this is called once in the life of a context.
         unsafe {
             this.as_ref().inflight.cancel_all();
+            // Then, for the others are theirs as soon as they give up.
+            this.as_ref().workers.interrupt(this.as_ref());
             PercpuRef::drop_initial(&raw const (*this.as_ptr()).reqs);
         }
     }

@@ -5,17 +5,26 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/blk-cgroup.h>
 #include <linux/capability.h>
 #include <linux/cleanup.h>
 #include <linux/cred.h>
+#include <linux/fault-inject-usercopy.h>
 #include <linux/highmem.h>
+#include <linux/iocontext.h>
 #include <linux/ioprio.h>
+#include <linux/kthread.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/percpu.h>
 #include <linux/poll.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <linux/task_io_accounting_ops.h>
+#include <linux/uaccess.h>
 #include <linux/user_namespace.h>
 
 #include <linux/raio.h>
@@ -58,6 +67,38 @@ void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n)
 	percpu_ref_put_many(ref, n);
 }
 
+/* copy_from_user() of @n words, which isn't worth a call. */
+bool raio_get_user_words(u64 *to, const u64 __user *from, unsigned int n)
+{
+	unsigned int i;
+
+	might_fault();
+	if (should_fail_usercopy() || !user_read_access_begin(from, n * sizeof(*from)))
+		return false;
+	for (i = 0; i < n; i++)
+		unsafe_get_user(to[i], from + i, fault);
+	user_read_access_end();
+	return true;
+fault:
+	user_read_access_end();
+	return false;
+}
+
+void raio_disable_faults(void)
+{
+	pagefault_disable();
+}
+
+void raio_enable_faults(void)
+{
+	pagefault_enable();
+}
+
+bool raio_put_user_u32(u32 value, u32 __user *to)
+{
+	return !should_fail_usercopy() && !put_user(value, to);
+}
+
 struct workqueue_struct *raio_alloc_workqueue(const char *name, bool reclaim)
 {
 	return alloc_workqueue("%s", WQ_UNBOUND | (reclaim ? WQ_MEM_RECLAIM : 0), 0, name);
@@ -89,6 +130,147 @@ int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max)
 const struct cred *raio_get_current_cred(void)
 {
 	return get_current_cred();
+}
+
+bool raio_is_current_cred(const struct cred *cred)
+{
+	return cred == current_cred();
+}
+
+/* Shared as CLONE_IO does. */
+void *raio_get_io_context(void)
+{
+	struct io_context *ioc = current->io_context;
+
+	if (ioc) {
+		atomic_long_inc(&ioc->refcount);
+		atomic_inc(&ioc->active_ref);
+	}
+	return ioc;
+}
+
+bool raio_is_current_io_context(const void *ioc)
+{
+	return ioc == current->io_context;
+}
+
+/* As who shared it last and exits; what is in it goes with the last reference. */
+void raio_put_io_context(void *data)
+{
+	struct io_context *ioc = data;
+
+	if (!ioc)
+		return;
+	if (atomic_dec_and_test(&ioc->active_ref))
+		put_io_context(ioc);
+	put_io_context(ioc);
+}
+
+void *raio_swap_io_context(void *ioc)
+{
+	void *old;
+
+	task_lock(current);
+	old = current->io_context;
+	current->io_context = ioc;
+	task_unlock(current);
+	return old;
+}
+
+#ifdef CONFIG_BLK_CGROUP
+void *raio_get_blkcg(void)
+{
+	return task_get_css(current, io_cgrp_id);
+}
+
+bool raio_is_current_blkcg(const void *css)
+{
+	guard(rcu)();
+	return css == task_css(current, io_cgrp_id);
+}
+
+void raio_put_blkcg(void *css)
+{
+	css_put(css);
+}
+#else
+void *raio_get_blkcg(void)
+{
+	return NULL;
+}
+
+bool raio_is_current_blkcg(const void *css)
+{
+	return true;
+}
+
+void raio_put_blkcg(void *css)
+{
+}
+#endif
+
+void raio_assume_blkcg(void *css)
+{
+	kthread_associate_blkcg(css);
+}
+
+struct task_struct *raio_get_process(void)
+{
+	return get_task_struct(current->group_leader);
+}
+
+bool raio_is_current_process(struct task_struct *leader)
+{
+	return leader->signal == current->signal;
+}
+
+void raio_put_process(struct task_struct *leader)
+{
+	put_task_struct(leader);
+}
+
+/* What the task has read and written is another's, as if it had been a thread of that. */
+void raio_account_io(struct task_struct *leader)
+{
+	struct signal_struct *sig = leader->signal;
+
+	write_seqlock_irq(&sig->stats_lock);
+	sig->inblock += task_io_get_inblock(current);
+	sig->oublock += task_io_get_oublock(current);
+	task_io_accounting_add(&sig->ioac, &current->ioac);
+	write_sequnlock_irq(&sig->stats_lock);
+	task_io_accounting_init(&current->ioac);
+}
+
+unsigned long raio_fsize_limit(void)
+{
+	return rlimit(RLIMIT_FSIZE);
+}
+
+/* Of a kernel thread, which shares its limits with nobody. */
+unsigned long raio_swap_fsize_limit(unsigned long limit)
+{
+	return xchg(&current->signal->rlim[RLIMIT_FSIZE].rlim_cur, limit);
+}
+
+/* What the task allocates is charged to who has @mm. */
+void *raio_charge_mm(struct mm_struct *mm, void **saved)
+{
+	struct mem_cgroup *memcg = get_mem_cgroup_from_mm(mm);
+
+	*saved = set_active_memcg(memcg);
+	return memcg;
+}
+
+void raio_uncharge_mm(void *memcg, void *saved)
+{
+	set_active_memcg(saved);
+	mem_cgroup_put(memcg);
+}
+
+bool raio_mmget(struct mm_struct *mm)
+{
+	return mmget_not_zero(mm);
 }
 
 /* What the task acts with from now on; returns with what it did before. */
@@ -288,9 +470,46 @@ void raio_folio_put(struct folio *folio)
 	folio_put(folio);
 }
 
+void raio_init_page_wait(struct wait_page_queue *wait, wait_queue_func_t func)
+{
+	init_waitqueue_func_entry(&wait->wait, func);
+	INIT_LIST_HEAD(&wait->wait.entry);
+}
+
+/* Out of its queue, if the kick is for the page and the bit that are waited for. */
+struct wait_page_queue *raio_page_wait_kicked(struct wait_queue_entry *entry, void *key)
+{
+	struct wait_page_queue *wait = container_of(entry, struct wait_page_queue, wait);
+
+	if (!wake_page_match(wait, key))
+		return NULL;
+	list_del_init(&entry->entry);
+	return wait;
+}
+
+/* Has a buffered read no page to begin with, so that it would have to wait? */
+bool raio_kiocb_is_cold(struct kiocb *iocb)
+{
+	struct address_space *mapping = iocb->ki_filp->f_mapping;
+
+	return !xa_load(&mapping->i_pages, iocb->ki_pos >> PAGE_SHIFT) &&
+	       iocb->ki_pos < i_size_read(mapping->host) && !IS_DAX(mapping->host);
+}
+
 void raio_kiocb_start_write(struct kiocb *iocb)
 {
 	kiocb_start_write(iocb);
+}
+
+/* The same, unless it would have to wait. */
+bool raio_kiocb_start_write_trylock(struct kiocb *iocb)
+{
+	struct super_block *sb = file_inode(iocb->ki_filp)->i_sb;
+
+	if (!sb_start_write_trylock(sb))
+		return false;
+	__sb_writers_release(sb, SB_FREEZE_WRITE);
+	return true;
 }
 
 void raio_kiocb_end_write(struct kiocb *iocb)
@@ -329,9 +548,65 @@ size_t raio_iov_iter_count(const struct iov_iter *iter)
 	return iov_iter_count(iter);
 }
 
+void raio_iov_iter_copy(struct iov_iter *to, const struct iov_iter *from, size_t skip)
+{
+	*to = *from;
+	if (skip)
+		iov_iter_advance(to, skip);
+}
+
 bool raio_file_is_reg(struct file *file)
 {
 	return S_ISREG(file_inode(file)->i_mode);
+}
+
+bool raio_file_is_blk(struct file *file)
+{
+	return S_ISBLK(file_inode(file)->i_mode);
+}
+
+/* Those that a file sends to the task that writes, and the one that ends its waits. */
+void raio_allow_signals(void)
+{
+	allow_kernel_signal(SIGKILL);
+	allow_signal(SIGPIPE);
+	allow_signal(SIGXFSZ);
+}
+
+/* Nobody may be about to send one any more. */
+void raio_disallow_signals(void)
+{
+	disallow_signal(SIGKILL);
+	disallow_signal(SIGPIPE);
+	disallow_signal(SIGXFSZ);
+	flush_signals(current);
+}
+
+/* What a file has sent to the task was for another. */
+void raio_forward_signals(struct task_struct *leader)
+{
+	static const int signals[] = { SIGPIPE, SIGXFSZ };
+	int i;
+
+	if (likely(!signal_pending(current)))
+		return;
+	rcu_read_lock();
+	for (i = 0; i < ARRAY_SIZE(signals); i++) {
+		if (sigismember(&current->pending.signal, signals[i]))
+			kill_pid(task_tgid(leader), signals[i], 1);
+	}
+	rcu_read_unlock();
+	flush_signals(current);
+}
+
+void raio_kill_task(struct task_struct *task)
+{
+	send_sig(SIGKILL, task, 1);
+}
+
+struct task_struct *raio_current(void)
+{
+	return current;
 }
 
 /* In rust/request.rs, for Rust can't export. */

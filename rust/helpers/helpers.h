@@ -40,6 +40,9 @@ enum raio_counter {
 	RAIO_CTR_ABANDONED,
 	RAIO_CTR_POLLED_INLINE,
 	RAIO_CTR_POLLED_DEFERRED,
+	RAIO_CTR_PUNTED,
+	RAIO_CTR_PARKED,
+	RAIO_CTR_KICKED,
 	RAIO_NR_CTR,
 };
 
@@ -50,6 +53,11 @@ bool raio_percpu_ref_tryget_live(struct percpu_ref *ref);
 void raio_percpu_ref_get_many(struct percpu_ref *ref, unsigned long n);
 void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n);
 
+bool raio_get_user_words(u64 *to, const u64 __user *from, unsigned int n);
+void raio_disable_faults(void);
+void raio_enable_faults(void);
+bool raio_put_user_u32(u32 value, u32 __user *to);
+
 struct workqueue_struct *raio_alloc_workqueue(const char *name, bool reclaim);
 void raio_init_work(struct work_struct *work, work_func_t func);
 void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func);
@@ -59,6 +67,24 @@ void raio_leave_module(void);
 int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max);
 
 const struct cred *raio_get_current_cred(void);
+bool raio_is_current_cred(const struct cred *cred);
+void *raio_get_io_context(void);
+bool raio_is_current_io_context(const void *ioc);
+void raio_put_io_context(void *ioc);
+void *raio_swap_io_context(void *ioc);
+void *raio_get_blkcg(void);
+bool raio_is_current_blkcg(const void *css);
+void raio_put_blkcg(void *css);
+void raio_assume_blkcg(void *css);
+struct task_struct *raio_get_process(void);
+bool raio_is_current_process(struct task_struct *leader);
+void raio_put_process(struct task_struct *leader);
+void raio_account_io(struct task_struct *leader);
+unsigned long raio_fsize_limit(void);
+unsigned long raio_swap_fsize_limit(unsigned long limit);
+void *raio_charge_mm(struct mm_struct *mm, void **saved);
+void raio_uncharge_mm(void *memcg, void *saved);
+bool raio_mmget(struct mm_struct *mm);
 const struct cred *raio_override_creds(const struct cred *cred);
 struct mm_struct *raio_current_mm(void);
 struct vfsmount *raio_file_mount(struct file *file);
@@ -91,12 +117,25 @@ pgoff_t raio_folio_index(struct folio *folio);
 void raio_folio_get(struct folio *folio);
 void raio_folio_put(struct folio *folio);
 
+void raio_init_page_wait(struct wait_page_queue *wait, wait_queue_func_t func);
+struct wait_page_queue *raio_page_wait_kicked(struct wait_queue_entry *entry, void *key);
+
+bool raio_kiocb_is_cold(struct kiocb *iocb);
 void raio_kiocb_start_write(struct kiocb *iocb);
+bool raio_kiocb_start_write_trylock(struct kiocb *iocb);
 void raio_kiocb_end_write(struct kiocb *iocb);
 int raio_kiocb_set_rw_flags(struct kiocb *iocb, u32 flags, int rw);
 u16 raio_current_ioprio(void);
 int raio_ioprio_check(int ioprio);
 size_t raio_iov_iter_count(const struct iov_iter *iter);
+void raio_iov_iter_copy(struct iov_iter *to, const struct iov_iter *from, size_t skip);
 bool raio_file_is_reg(struct file *file);
+bool raio_file_is_blk(struct file *file);
+
+void raio_allow_signals(void);
+void raio_disallow_signals(void);
+void raio_forward_signals(struct task_struct *leader);
+void raio_kill_task(struct task_struct *task);
+struct task_struct *raio_current(void);
 
 #endif /* _RAIO_HELPERS_H */

@@ -84,6 +84,21 @@ impl<T: Linked<ID>, const ID: u64> Fifo<T, ID> {
         self.first
     }
 
+    /// Who joined last.
+    pub(crate) fn last(&self) -> Option<NonNull<T>> {
+        self.last
+    }
+
+    /// Who joined after that one.
+    ///
+    /// # Safety
+    ///
+    /// `member` must be in this one.
+    pub(crate) unsafe fn after(&self, member: NonNull<T>) -> Option<NonNull<T>> {
+        // SAFETY: A member is alive, and its links aren't changed while `self` is borrowed.
+        unsafe { (*T::links(member)).next }
+    }
+
     /// Joins the queue at its end.
     ///
     /// # Safety
@@ -103,6 +118,27 @@ impl<T: Linked<ID>, const ID: u64> Fifo<T, ID> {
             }
         }
         self.last = Some(member);
+        self.len += 1;
+    }
+
+    /// Joins the queue at its begin.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::push`].
+    pub(crate) unsafe fn push_first(&mut self, member: NonNull<T>) {
+        // SAFETY: As in `push`, with `first`.
+        unsafe {
+            *T::links(member) = Links {
+                prev: None,
+                next: self.first,
+            };
+            match self.first {
+                Some(first) => (*T::links(first)).prev = Some(member),
+                None => self.last = Some(member),
+            }
+        }
+        self.first = Some(member);
         self.len += 1;
     }
 

@@ -19,10 +19,7 @@ use kernel::{
     },
     prelude::*,
     sync::aref::ARef,
-    types::{
-        Opaque,
-        ScopeGuard, //
-    },
+    types::Opaque, //
 };
 
 /// Which way the data goes.
@@ -42,9 +39,6 @@ impl Direction {
         }
     }
 }
-
-/// Up to so many buffers need no memory to be allocated.
-const FEW: usize = bindings::UIO_FASTIOV as usize;
 
 /// What a file does when a request has ended: C's `ki_complete`.
 pub(crate) type Complete = unsafe extern "C" fn(*mut bindings::kiocb, ffi::c_long);
@@ -102,12 +96,42 @@ pub(crate) fn verify_area(file: &File, pos: i64, len: usize, dir: Direction) -> 
     to_result(unsafe { bindings::rw_verify_area(dir.as_raw(), file.as_ptr(), &pos, len) })
 }
 
-/// The caller's memory as files take it.
+/// How a file can be asked for a transfer, so that whoever asks doesn't wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asking {
+    /// As it is, for who asked for the transfer takes `EAGAIN` for an answer.
+    Plainly,
+    /// Not to wait. It says `EAGAIN` instead.
+    Impatiently,
+    /// When it is ready.
+    WhenReady,
+    /// Not at all.
+    Never,
+}
+
+/// Could `file` be ready at one time, and not at another?
+pub(crate) fn gets_ready(file: &File) -> bool {
+    // SAFETY: A live file has operations, which don't change, and an inode.
+    unsafe {
+        (*(*file.as_ptr()).f_op).poll.is_some()
+            && !bindings::raio_file_is_reg(file.as_ptr())
+            && !bindings::raio_file_is_blk(file.as_ptr())
+    }
+}
+
+/// The caller's memory as files take it, or a part of it.
 ///
 /// # Invariants
 ///
-/// It is initialised.
-pub(crate) struct UserBuffer(Opaque<bindings::iov_iter>);
+/// `iter` is initialised. `vector` is null, or what `iter` refers to: allocated by `kmalloc()`, and
+/// ours.
+pub(crate) struct UserBuffer {
+    iter: Opaque<bindings::iov_iter>,
+    vector: *mut bindings::iovec,
+}
+
+// SAFETY: Addresses that are followed in the address space they belong to, whichever thread does.
+unsafe impl Send for UserBuffer {}
 
 impl UserBuffer {
     /// `len` bytes at `addr`, cut to what one call may move. `EFAULT` if that isn't memory of a
@@ -124,48 +148,55 @@ impl UserBuffer {
                 iter.get(),
             )
         })?;
-        Ok(Self(iter))
+        Ok(Self {
+            iter,
+            vector: ptr::null_mut(),
+        })
     }
 
-    /// Calls `f` with the buffers that the `nr` of `struct iovec` at `addr` say, which is read once,
-    /// in the layout of the caller, and cut to what one call may move. A file that goes on with them
-    /// after its method has returned has its own copy.
+    /// The buffers that the `nr` of `struct iovec` at `addr` say, which are read once, in the layout
+    /// of the caller, and cut to what one call may move.
     ///
     /// `EINVAL` for too many, or a length that is negative; `EFAULT`; `ENOMEM`.
-    pub(crate) fn with_vector<R>(
-        addr: usize,
-        nr: u32,
-        dir: Direction,
-        f: impl FnOnce(&mut Self) -> Result<R>,
-    ) -> Result<R> {
-        let mut few = [const { MaybeUninit::<bindings::iovec>::uninit() }; FEW];
-        let mut vector = few.as_mut_ptr().cast::<bindings::iovec>();
+    pub(crate) fn with_vector(addr: usize, nr: u32, dir: Direction) -> Result<Self> {
+        if nr == 0 {
+            return Self::new(0, 0, dir);
+        }
+        // One is enough for one buffer, which needs no vector afterwards.
+        let mut one = MaybeUninit::<bindings::iovec>::uninit();
+        let mut vector = one.as_mut_ptr();
         let iter = Opaque::uninit();
-        // INVARIANT: This initialises it, if it doesn't fail.
-        // SAFETY: `few` is memory for as many, and it and `iter` may be written to. What the caller
-        // gave is only read.
+        // SAFETY: All three may be written to. What the caller gave is only read. More vectors than
+        // there is room for are allocated.
         let len = unsafe {
             bindings::import_iovec(
                 dir.as_raw(),
                 ptr::with_exposed_provenance(addr),
                 nr,
-                FEW as u32,
+                1,
                 &mut vector,
                 iter.get(),
             )
         };
+        // INVARIANT: Initialised, if it didn't fail; and what was allocated is ours.
+        let this = Self { iter, vector };
         if len < 0 {
             return Err(Error::from_errno(len as ffi::c_int));
         }
-        // SAFETY: Null, if `few` was enough, or allocated for us, and no longer used then.
-        let _free = ScopeGuard::new(|| unsafe { bindings::kfree(vector.cast()) });
-        f(&mut Self(iter))
+        Ok(this)
     }
 
     /// Bytes.
     pub(crate) fn len(&self) -> usize {
         // SAFETY: Initialised, by the type invariant.
-        unsafe { bindings::raio_iov_iter_count(self.0.get()) }
+        unsafe { bindings::raio_iov_iter_count(self.iter.get()) }
+    }
+}
+
+impl Drop for UserBuffer {
+    fn drop(&mut self) {
+        // SAFETY: Null or ours, by the type invariant, and no longer used.
+        unsafe { bindings::kfree(self.vector.cast()) }
     }
 }
 
@@ -182,6 +213,36 @@ pub(crate) struct Transfer {
     /// Whether who completes it also signals an eventfd.
     pub(crate) eventfd: bool,
 }
+
+/// How an attempt is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// As who asked for the transfer has said.
+    AsItIs,
+    /// Without waiting; `EAGAIN` then, or `EOPNOTSUPP`.
+    Impatient,
+    /// The same [`without_faults`].
+    Quick,
+    /// With that in the wait queue of the page that has to be waited for, and `EIOCBQUEUED` then;
+    /// `EAGAIN` if that is not enough. It may wait for other things.
+    ForPages(*mut bindings::wait_page_queue),
+    /// It may wait for everything.
+    Patient,
+}
+
+/// Which file it is, while somebody has it open. It isn't followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inode(*mut bindings::inode);
+
+/// What a transfer locks.
+pub(crate) struct Lock {
+    pub(crate) inode: Inode,
+    /// There is no point in more of them at once.
+    pub(crate) most: usize,
+}
+
+/// Direct writes of a file, see [`Kiocb::locks`].
+const DIRECT_WRITES: usize = 16;
 
 /// The kernel's part of a request.
 ///
@@ -251,10 +312,140 @@ impl Kiocb {
         Ok(())
     }
 
-    /// Keeps the file system from being frozen until [`Self::end_write`]. May sleep.
-    pub(crate) fn start_write(&mut self) {
+    /// How its file can be asked.
+    pub(crate) fn asking(&self) -> Asking {
+        // SAFETY: `ki_filp` is live, by the type invariant; what is read of it doesn't change, but
+        // for `O_NONBLOCK`.
+        let (file, flags, mode, file_flags, ways) = unsafe {
+            let kiocb = self.as_raw();
+            let file: &File = File::from_raw_file((*kiocb).ki_filp);
+            let raw = file.as_ptr();
+            (
+                file,
+                (*kiocb).ki_flags as u32,
+                (*raw).f_mode,
+                (*raw).f_flags,
+                (*(*raw).f_op).fop_flags,
+            )
+        };
+        let gets_ready = gets_ready(file);
+        if flags & bindings::RAIO_IOCB_NOWAIT != 0
+            || gets_ready && file_flags & bindings::RAIO_O_NONBLOCK != 0
+        {
+            Asking::Plainly
+        } else if mode & bindings::RAIO_FMODE_NOWAIT == 0 {
+            if gets_ready {
+                Asking::WhenReady
+            } else {
+                Asking::Never
+            }
+        } else if gets_ready
+            || flags & bindings::RAIO_IOCB_DIRECT != 0
+            || flags & bindings::RAIO_IOCB_WRITE == 0
+        {
+            Asking::Impatiently
+        } else if ways & bindings::RAIO_FOP_BUFFER_WASYNC == 0
+            || flags & bindings::RAIO_IOCB_DSYNC != 0
+        {
+            Asking::Never
+        } else {
+            Asking::Impatiently
+        }
+    }
+
+    /// Can a read wait for a page without a task?
+    pub(crate) fn waits_for_pages(&self) -> bool {
+        // SAFETY: `ki_filp` is live, by the type invariant, and its operations don't change.
+        unsafe {
+            let kiocb = self.as_raw();
+            let skip = bindings::RAIO_IOCB_WRITE | bindings::RAIO_IOCB_DIRECT;
+            (*kiocb).ki_flags as u32 & skip == 0
+                && (*(*(*kiocb).ki_filp).f_op).fop_flags & bindings::RAIO_FOP_BUFFER_RASYNC != 0
+        }
+    }
+
+    /// Is nothing cached of what a read begins with, so that it has to wait?
+    pub(crate) fn is_cold(&self) -> bool {
         // SAFETY: `ki_filp` is live, by the type invariant.
-        unsafe { bindings::raio_kiocb_start_write(self.as_raw()) }
+        self.waits_for_pages() && unsafe { bindings::raio_kiocb_is_cold(self.as_raw()) }
+    }
+
+    /// Has the next attempt made at `pos`, in that manner.
+    pub(crate) fn aim(&self, pos: i64, manner: Manner) {
+        let (flags, page) = match manner {
+            Manner::AsItIs => return,
+            // Also to start I/O may be to wait.
+            Manner::Impatient | Manner::Quick if self.waits_for_pages() => (
+                bindings::RAIO_IOCB_NOWAIT | bindings::RAIO_IOCB_NOIO,
+                ptr::null_mut(),
+            ),
+            Manner::Impatient | Manner::Quick => (bindings::RAIO_IOCB_NOWAIT, ptr::null_mut()),
+            Manner::ForPages(page) => (bindings::RAIO_IOCB_WAITQ, page),
+            Manner::Patient => (0, ptr::null_mut()),
+        };
+        let all = bindings::RAIO_IOCB_NOWAIT | bindings::RAIO_IOCB_NOIO | bindings::RAIO_IOCB_WAITQ;
+        // SAFETY: Whoever makes the attempt owns it.
+        unsafe {
+            let kiocb = self.as_raw();
+            (*kiocb).ki_pos = pos;
+            (*kiocb).ki_flags = ((*kiocb).ki_flags as u32 & !all | flags) as ffi::c_int;
+            (*kiocb).ki_waitq = page;
+        }
+    }
+
+    /// Does a transfer of which the last attempt was a part have to be gone on with, as `read(2)` and
+    /// `write(2)` would?
+    pub(crate) fn goes_on(&self) -> bool {
+        // SAFETY: Whoever asks owns it, and `ki_filp` is live, by the type invariant.
+        unsafe {
+            let kiocb = self.as_raw();
+            if (*kiocb).ki_flags as u32 & bindings::RAIO_IOCB_WRITE == 0 {
+                return !gets_ready(File::from_raw_file((*kiocb).ki_filp));
+            }
+            // What ended it was no lack of patience.
+            let limited = bindings::raio_file_is_reg((*kiocb).ki_filp)
+                && (*kiocb).ki_pos as usize >= bindings::raio_fsize_limit();
+            !limited
+        }
+    }
+
+    /// What a write locks. One to the page cache keeps it for as long as it takes; a direct one for
+    /// some of that, and many at once do it in no order, in which one that makes the file longer waits
+    /// for all others.
+    pub(crate) fn locks(&self) -> Option<Lock> {
+        // SAFETY: `ki_filp` is live, by the type invariant. Whoever asks owns the rest.
+        unsafe {
+            let kiocb = self.as_raw();
+            let flags = (*kiocb).ki_flags as u32;
+            (flags & bindings::RAIO_IOCB_WRITE != 0 && bindings::raio_file_is_reg((*kiocb).ki_filp))
+                .then(|| Lock {
+                    inode: Inode((*(*kiocb).ki_filp).f_inode),
+                    most: if flags & bindings::RAIO_IOCB_DIRECT == 0 {
+                        1
+                    } else {
+                        DIRECT_WRITES
+                    },
+                })
+        }
+    }
+
+    /// Was the last attempt told not to wait?
+    pub(crate) fn is_impatient(&self) -> bool {
+        // SAFETY: Whoever asks owns it.
+        unsafe { (*self.as_raw()).ki_flags as u32 & bindings::RAIO_IOCB_NOWAIT != 0 }
+    }
+
+    /// Keeps the file system from being frozen until [`Self::end_write`]. Sleeps if it is, unless
+    /// `impatient`; false then.
+    pub(crate) fn start_write(&mut self, impatient: bool) -> bool {
+        // SAFETY: `ki_filp` is live, by the type invariant.
+        unsafe {
+            if impatient {
+                return bindings::raio_kiocb_start_write_trylock(self.as_raw());
+            }
+            bindings::raio_kiocb_start_write(self.as_raw());
+        }
+        true
     }
 
     /// Undoes [`Self::start_write`], in any context.
@@ -264,16 +455,29 @@ impl Kiocb {
     }
 }
 
-/// Hands a request to the file's method. What it returns is the result, or `-EIOCBQUEUED` if
-/// `ki_complete` is or was called with it, maybe before this returns.
+/// Runs `f` so that memory of a process that isn't there can't be accessed, and isn't waited for.
+pub(crate) fn without_faults<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: Both may be called by every task.
+    unsafe { bindings::raio_disable_faults() };
+    let ret = f();
+    // SAFETY: As above.
+    unsafe { bindings::raio_enable_faults() };
+    ret
+}
+
+/// Hands a request to the file's method, with what comes of `buffer` after `done` bytes. What it
+/// returns is the result, or `-EIOCBQUEUED` if `ki_complete` is or was called with it, maybe before
+/// this returns. A file that goes on with the buffer then has its own copy.
 ///
 /// # Safety
 ///
 /// `kiocb` must be prepared for `dir`, its file must have the method, and both must stay until
-/// this has returned and, if it returns `-EIOCBQUEUED`, `ki_complete` was called.
+/// this has returned and, if it returns `-EIOCBQUEUED`, `ki_complete` was called; `buffer` until it
+/// has returned. `done` must not be more than there is.
 pub(crate) unsafe fn call(
     kiocb: *mut bindings::kiocb,
-    buffer: &mut UserBuffer,
+    buffer: *const UserBuffer,
+    done: usize,
     dir: Direction,
 ) -> isize {
     // SAFETY: The file stays, as the caller says.
@@ -282,9 +486,13 @@ pub(crate) unsafe fn call(
         Direction::Read => ops.read_iter,
         Direction::Write => ops.write_iter,
     };
-    match method {
-        // SAFETY: As the caller says.
-        Some(method) => unsafe { method(kiocb, buffer.0.get()) },
-        None => EINVAL.to_errno() as isize,
+    let Some(method) = method else {
+        return EINVAL.to_errno() as isize;
+    };
+    let rest = Opaque::<bindings::iov_iter>::uninit();
+    // SAFETY: As the caller says; this initialises `rest`.
+    unsafe {
+        bindings::raio_iov_iter_copy(rest.get(), (*buffer).iter.get(), done);
+        method(kiocb, rest.get())
     }
 }

@@ -102,6 +102,13 @@ pub(crate) unsafe trait Watcher: Sized {
     /// As for [`Self::claim`], which has returned true.
     unsafe fn look_later(this: NonNull<Self>);
 
+    /// Is the watch over when the file is ready, and says for what?
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::claim`].
+    unsafe fn ends_when_ready(this: NonNull<Self>) -> bool;
+
     /// The file is ready for `mask`, and the watch has ended.
     ///
     /// # Safety
@@ -241,7 +248,7 @@ unsafe extern "C" fn woken<T: Watcher>(
             (*spot).head.store(ptr::null_mut(), Release);
         }
         if ours {
-            if ready != 0 && !gone && (*watch).more.is_empty() {
+            if ready != 0 && !gone && (*watch).more.is_empty() && T::ends_when_ready(owner) {
                 bindings::raio_wait_entry_del_init(entry);
                 T::ready(owner, ready);
             } else {

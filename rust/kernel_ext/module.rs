@@ -23,6 +23,16 @@ impl ModulePin {
         unsafe { bindings::__module_get(this_module::<crate::LocalModule>().as_ptr()) }
         Self(())
     }
+
+    /// One that was forgotten.
+    ///
+    /// # Safety
+    ///
+    /// That must be so, and each be adopted once.
+    pub(crate) unsafe fn adopt() -> Self {
+        // INVARIANT: The reference of the one that was forgotten.
+        Self(())
+    }
 }
 
 impl Drop for ModulePin {

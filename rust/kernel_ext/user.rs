@@ -3,8 +3,13 @@
 //! Copies to and from user space that [`UserSlice`] doesn't offer.
 
 use crate::bindings;
-use core::mem::size_of;
+use core::mem::{
+    align_of,
+    size_of,
+    MaybeUninit, //
+};
 use kernel::{
+    ffi,
     prelude::*,
     transmute::{AsBytes, FromBytes},
     uaccess::UserSlice, //
@@ -17,6 +22,18 @@ pub(crate) fn address(addr: u64) -> Result<usize> {
 
 /// Reads a `T` from `addr`.
 pub(crate) fn read<T: FromBytes>(addr: usize) -> Result<T> {
+    if size_of::<T>() % size_of::<u64>() == 0 && align_of::<T>() == align_of::<u64>() {
+        let mut value = MaybeUninit::<T>::uninit();
+        let words = (size_of::<T>() / size_of::<u64>()) as ffi::c_uint;
+        // SAFETY: There is room for so many words. The address is checked by the function.
+        if !unsafe {
+            bindings::raio_get_user_words(value.as_mut_ptr().cast(), addr as *const u64, words)
+        } {
+            return Err(EFAULT);
+        }
+        // SAFETY: All of it was written, and any bytes will do.
+        return Ok(unsafe { value.assume_init() });
+    }
     UserSlice::new(UserPtr::from_addr(addr), size_of::<T>())
         .reader()
         .read()
@@ -27,6 +44,15 @@ pub(crate) fn write<T: AsBytes>(addr: usize, value: &T) -> Result {
     UserSlice::new(UserPtr::from_addr(addr), size_of::<T>())
         .writer()
         .write(value)
+}
+
+/// Writes four bytes to `addr`.
+pub(crate) fn write_u32(addr: usize, value: u32) -> Result {
+    // SAFETY: The address is checked by the function.
+    if !unsafe { bindings::raio_put_user_u32(value, addr as *mut u32) } {
+        return Err(EFAULT);
+    }
+    Ok(())
 }
 
 /// A word of the caller, of four bytes or eight, at `addr`.

@@ -7,10 +7,7 @@
 use crate::{
     abi,
     kernel_ext::file_io,
-    request::{
-        Job,
-        Prepared, //
-    },
+    request::Prepared, //
 };
 use kernel::prelude::*;
 
@@ -28,6 +25,6 @@ fn start(request: Prepared, data_only: bool) -> Result<bool> {
     if !file_io::can_sync(request.file()) {
         return Err(EINVAL);
     }
-    request.employ(Job::Sync { data_only });
+    request.sync(data_only);
     Ok(true)
 }

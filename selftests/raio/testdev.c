@@ -251,10 +251,10 @@ TEST_F(dev, nowait)
 {
 	int i;
 
-	testdev_cmd("%s nowait 2", variant->dev);
-	/* One that may wait isn't counted. */
+	/* raio asks at first as if it must not wait. */
 	submit(_metadata, &self->d, 0, IOCB_CMD_PREAD);
 	EXPECT_NEXT(0, LEN);
+	testdev_cmd("%s nowait 2", variant->dev);
 	for (i = 0; i < 3; i++) {
 		iocb_prep(&self->d.io[i], IOCB_CMD_PREAD, self->d.fd, self->d.buf, LEN, 0);
 		self->d.io[i].aio_rw_flags = RWF_NOWAIT;

@@ -464,6 +464,7 @@ TEST_F(unload, after_a_read_of_a_socket_was_killed)
 {
 	static struct iocb io;
 	struct iocb *iop = &io;
+	struct io_event ev;
 	pid_t pid;
 
 	FORK_CHILD(pid);
@@ -474,10 +475,11 @@ TEST_F(unload, after_a_read_of_a_socket_was_killed)
 		    use(&self->aio, 1, -1, NULL) || send_fds(fds[0], &self->aio.dev, 1))
 			_exit(1);
 		iocb_prep(&io, IOCB_CMD_PREAD, fds[0], self->buf, 16, 0);
-		aio_submit(&self->aio, 1, &iop);
+		if (aio_submit(&self->aio, 1, &iop) == 1)
+			aio_getevents(&self->aio, 1, 1, &ev, NULL);
 		_exit(2);
 	}
-	ASSERT_TRUE(wait_for(task_in_call(pid, SUBMIT, &self->aio)));
+	ASSERT_TRUE(wait_for(task_in_call(pid, GETEVENTS, &self->aio)));
 	kill(pid, SIGKILL);
 	EXPECT_TRUE(was_killed(wait_child(pid)));
 	EXPECT_REMOVABLE();

@@ -155,7 +155,9 @@ struct raio_submit {
  *
  * The ioctl returns how many were read. With @min_wait, it waits for @min_nr
  * until so much time has passed; then it returns what is there, or waits for
- * the first event. @timeout still ends it.
+ * the first event. @timeout still ends it. With a @min_nr of 0 and a @timeout
+ * that isn't, it waits for the first event only if some read or write isn't done
+ * because submit doesn't wait.
  */
 struct raio_getevents {
 	__u64	ctx;
@@ -218,6 +220,11 @@ struct raio_cancel {
  * @polled_inline: out: polls that ended where their file was woken
  * @polled_deferred: out: polls that ended when their file was looked at after
  *		it was woken
+ * @punted:	out: times that a request was given to a worker since it would
+ *		have had to wait
+ * @parked:	out: times that a request waited for a page, or for its file to
+ *		be ready, without anybody who does
+ * @kicked:	out: times that such a wait ended by what was waited for
  */
 struct raio_stats {
 	__u32	flags;
@@ -242,6 +249,9 @@ struct raio_stats {
 	__u64	abandoned;
 	__u64	polled_inline;
 	__u64	polled_deferred;
+	__u64	punted;
+	__u64	parked;
+	__u64	kicked;
 };
 
 #define RAIO_IOC_MAGIC		0xBD

@@ -10,11 +10,17 @@
 //! has it: in particular [`Queue::any`](tests) has no order of its own, and
 //! the sleeper's barrier comes after it is queued.
 //!
-//! `rust/request/ownership.rs` has the same done to it, in `poll.rs`.
+//! `rust/request/ownership.rs` has the same done to it, in `poll.rs`, and
+//! `rust/kernel_ext/page_wait/parking.rs` in `page.rs`.
 
 #[cfg(test)]
 #[path = "../../../rust/request/ownership.rs"]
 mod ownership;
+#[cfg(test)]
+mod page;
+#[cfg(test)]
+#[path = "../../../rust/kernel_ext/page_wait/parking.rs"]
+mod parking;
 #[cfg(test)]
 mod poll;
 #[cfg(test)]

@@ -126,6 +126,13 @@ impl Request {
         };
         answer.fetch_add(1, Ordering::Relaxed);
     }
+
+    /// Of one that is parked: who takes it ends it.
+    fn take_over(&self) {
+        if self.ownership.take_over() {
+            self.end();
+        }
+    }
 }
 
 /// Tries all interleavings of `threads` beside a last one, `here`.
@@ -183,6 +190,14 @@ fn cancelled_while_woken() {
     model(Request::waits, [Request::wake_and_tell], Request::cancel);
 }
 
+fn cancelled_while_kicked() {
+    model(
+        Request::waits,
+        [Request::wake_and_tell, Request::take_over],
+        Request::wake_and_tell,
+    );
+}
+
 fn goes_away() {
     model(
         Request::waits,
@@ -197,6 +212,7 @@ fn each_ends_once() {
     woken_while_submitted();
     woken_several_times();
     cancelled_while_woken();
+    cancelled_while_kicked();
     goes_away();
 }
 

@@ -9,7 +9,7 @@ include!(concat!(env!("OUT_DIR"), "/sys.rs"));
 
 impl raio_stats {
     /// Every counter with its name.
-    pub fn counters(&self) -> [(&'static str, u64); 20] {
+    pub fn counters(&self) -> [(&'static str, u64); 23] {
         // No `..`: a counter that the header gets has to be added here.
         let raio_stats {
             flags: _,
@@ -34,6 +34,9 @@ impl raio_stats {
             abandoned,
             polled_inline,
             polled_deferred,
+            punted,
+            parked,
+            kicked,
         } = *self;
         [
             ("setups", setups),
@@ -56,6 +59,9 @@ impl raio_stats {
             ("abandoned", abandoned),
             ("polled_inline", polled_inline),
             ("polled_deferred", polled_deferred),
+            ("punted", punted),
+            ("parked", parked),
+            ("kicked", kicked),
         ]
     }
 }

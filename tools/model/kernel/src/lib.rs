@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-//! As much of the kernel crate as `rust/ring/protocol.rs` and
-//! `rust/request/ownership.rs` use, over loom's atomics, so that the same files
-//! can be compiled for the model. Each order
-//! can be left out, to see that the model notices.
+//! As much of the kernel crate as the files under test use, over loom's atomics,
+//! so that the same files can be compiled for the model. Each order can be left
+//! out, to see that the model notices.
 
 use std::cell::Cell;
 
@@ -114,6 +113,11 @@ pub mod sync {
                 // The kernel's has no order if it fails.
                 self.0
                     .compare_exchange(old, new, O::order(), Ordering::Relaxed)
+            }
+
+            /// See the kernel.
+            pub fn xchg<O: Order>(&self, new: u32, _: O) -> u32 {
+                self.0.swap(new, O::order())
             }
 
             /// See the kernel.

@@ -1,0 +1,574 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reads and writes: how each is tried, and what becomes of one that would have to wait.
+//!
+//! The submitter tries first, and doesn't wait. What would have to is parked, and whoever can say
+//! that there is a point in another attempt kicks it: then a worker makes that, as the submitter
+//! would. It may park again. One that gets on a part of the way goes on with the rest.
+//!
+//! | file | first | then waits for | then |
+//! |---|---|---|---|
+//! | with `FMODE_NOWAIT` that gets ready: pipe, socket | not waiting | being ready | not waiting, again |
+//! | another that gets ready: terminal | - | being ready | waiting |
+//! | buffered read, `FOP_BUFFER_RASYNC` | what is cached | its page, after a worker has begun to read it | the page |
+//! | else with `FMODE_NOWAIT`: direct I/O | not waiting | - | waiting |
+//! | else: buffered write | - | - | waiting |
+//!
+//! A file may say only when it ends a request that it would have had to wait. That is taken as if it
+//! had said so at once.
+//!
+//! # Who has it
+//!
+//! One that is parked or queued belongs to nobody, and to who changes that: who kicks it, who cancels
+//! it, the worker whose turn it is. For the wait for a page [`page_wait`](crate::kernel_ext::page_wait)
+//! says who it is, for that for the file [`ownership`](super::ownership), and for the queue its lock.
+//! So it is queued once at most, and nobody kicks what has ended. A kick during an attempt is seen by
+//! who makes it before that one can park the request.
+//!
+//! # Locks
+//!
+//! None here.
+
+use super::{
+    inflight::Cancel,
+    Ended,
+    Prepared,
+    Request,
+    Workers, //
+};
+use crate::{
+    bindings,
+    context::Batch,
+    kernel_ext::{
+        file_io::{
+            self,
+            Asking,
+            Direction,
+            Lock,
+            Manner,
+            UserBuffer, //
+        },
+        file_poll::{
+            self,
+            Watch, //
+        },
+        page_wait::PageWaiter,
+    },
+    stats::Counter,
+};
+use core::{mem::offset_of, ptr::NonNull};
+use kernel::{
+    error::code,
+    prelude::*, //
+};
+
+/// A file that has said so often that it is ready and then wasn't is waited for.
+const IN_VAIN: u8 = 16;
+
+/// A request's part of this.
+pub(super) struct Retry {
+    buffer: UserBuffer,
+    dir: Direction,
+    pos: i64,
+    /// Bytes that earlier attempts have moved.
+    done: usize,
+    asking: Asking,
+    /// It waits for a page, or that has come and there was no attempt since.
+    kicked: bool,
+    /// It watches its file.
+    watches: bool,
+    /// How often that was ready in vain.
+    in_vain: u8,
+}
+
+impl Retry {
+    /// What the file has to be ready for.
+    fn events(&self) -> u32 {
+        file_poll::from_user(match self.dir {
+            Direction::Read => (bindings::POLLIN | bindings::POLLRDNORM) as u16,
+            Direction::Write => (bindings::POLLOUT | bindings::POLLWRNORM) as u16,
+        })
+    }
+}
+
+// SAFETY: The offset of a field of that type.
+unsafe impl PageWaiter for Request {
+    const OFFSET: usize = offset_of!(Request, page);
+
+    unsafe fn kicked(this: NonNull<Self>) {
+        Counter::Kicked.add(1);
+        // SAFETY: It is ours, and with it the file's half; we hand it over.
+        unsafe { Workers::employ(this) }
+    }
+
+    unsafe fn free(this: NonNull<Self>) {
+        // SAFETY: `Ended::take` has left it.
+        unsafe { Self::free(this) }
+    }
+}
+
+/// What came of an attempt.
+enum Tried {
+    /// That is what the last one said.
+    Ended(i64),
+    /// The file goes on with it; or the page is waited for, if it was told to.
+    Queued,
+    /// It has got on, and would have to wait for the next page.
+    GotOn,
+    /// It would have to wait.
+    WouldWait,
+}
+
+impl Prepared {
+    /// Reads or writes, now or when that doesn't make anybody wait; true if it isn't over yet. From
+    /// here on there will be an event. [`Self::prepare`] must have been called for `dir`, and the file
+    /// must have the method.
+    pub(crate) fn transfer(mut self, buffer: UserBuffer, dir: Direction, pos: i64) -> bool {
+        let asking = self.0.kiocb.asking();
+        *self.0.retry.get_mut() = Some(Retry {
+            buffer,
+            dir,
+            pos,
+            done: 0,
+            asking,
+            kicked: false,
+            watches: false,
+            in_vain: 0,
+        });
+        let request = self.leak();
+        // SAFETY: Both halves are ours.
+        unsafe {
+            let tried = match asking {
+                Asking::Plainly => Request::attempt(request, Manner::AsItIs),
+                Asking::Impatiently if Request::is_cold(request) => Tried::WouldWait,
+                Asking::Impatiently => Request::attempt(request, Manner::Impatient),
+                Asking::WhenReady | Asking::Never => Tried::WouldWait,
+            };
+            let over = match tried {
+                Tried::Ended(last) => Some(last),
+                Tried::Queued => None,
+                Tried::GotOn | Tried::WouldWait => {
+                    let entry = (*request.as_ptr()).entry.get();
+                    (*entry).cancel = Some(Cancel::Parked);
+                    Request::inflight(request).late(&mut (*entry).is_late);
+                    Request::park(request)
+                }
+            };
+            if let Some(last) = over {
+                let result = Request::total(request, last);
+                Ended(KBox::from_raw(request.as_ptr())).end(result);
+                return false;
+            }
+            // Our half of it is left.
+            Request::submitted(request);
+        }
+        true
+    }
+}
+
+/// There is no call to restart: others of it may be running already.
+fn restarted(ret: isize) -> i64 {
+    let restart = [
+        code::ERESTARTSYS,
+        code::ERESTARTNOINTR,
+        code::ERESTARTNOHAND,
+        code::ERESTART_RESTARTBLOCK,
+    ];
+    if restart.iter().any(|e| ret == e.to_errno() as isize) {
+        EINTR.to_errno().into()
+    } else {
+        ret as i64
+    }
+}
+
+/// Does it say that it would have had to wait, if it was told not to? Some files have another word
+/// for it.
+fn would_wait(ret: i64) -> bool {
+    ret == i64::from(EAGAIN.to_errno()) || ret == i64::from(EOPNOTSUPP.to_errno())
+}
+
+impl Request {
+    /// # Safety
+    ///
+    /// It must be alive, and nobody else have it.
+    unsafe fn retry<'a>(this: NonNull<Self>) -> Option<&'a mut Retry> {
+        // SAFETY: As the caller says.
+        unsafe { (*(*this.as_ptr()).retry.get()).as_mut() }
+    }
+
+    /// Is it a read or a write?
+    ///
+    /// # Safety
+    ///
+    /// It must be alive.
+    pub(super) unsafe fn is_transfer(this: NonNull<Self>) -> bool {
+        // SAFETY: Alive. That doesn't change once it was leaked.
+        unsafe { (*(*this.as_ptr()).retry.get()).is_some() }
+    }
+
+    /// What is locked while it is carried out.
+    ///
+    /// # Safety
+    ///
+    /// It must be alive, and nobody be about to try it.
+    pub(super) unsafe fn locks(this: NonNull<Self>) -> Option<Lock> {
+        // SAFETY: Alive.
+        unsafe {
+            if Self::is_transfer(this) {
+                (*this.as_ptr()).kiocb.locks()
+            } else {
+                None
+            }
+        }
+    }
+
+    /// Is an attempt that doesn't wait known to be in vain?
+    ///
+    /// # Safety
+    ///
+    /// It must be a transfer, and the caller's, before the first attempt.
+    unsafe fn is_cold(this: NonNull<Self>) -> bool {
+        // SAFETY: It is ours.
+        unsafe { (*this.as_ptr()).kiocb.is_cold() }
+    }
+
+    /// Tries, as long as that gets on.
+    ///
+    /// # Safety
+    ///
+    /// It must be a transfer, and the caller's, but belongs to the file if it is `Queued`.
+    unsafe fn attempt(this: NonNull<Self>, manner: Manner) -> Tried {
+        let request = this.as_ptr();
+        loop {
+            // SAFETY: It is ours, until the method may have queued it.
+            let ret = unsafe {
+                let Some(retry) = Self::retry(this) else {
+                    return Tried::Ended(EINVAL.to_errno().into());
+                };
+                let (done, dir) = (retry.done, retry.dir);
+                let buffer: *const UserBuffer = &raw const retry.buffer;
+                // A stream has no position, and sockets refuse all but 0.
+                let moved = if file_io::gets_ready(&(*request).file) {
+                    0
+                } else {
+                    done as i64
+                };
+                (*request).kiocb.aim(retry.pos.wrapping_add(moved), manner);
+                if dir == Direction::Write && file_io::is_regular(&(*request).file) {
+                    if !(*request).kiocb.start_write(manner == Manner::Impatient) {
+                        return Tried::WouldWait;
+                    }
+                    (*request).writing = true;
+                }
+                let call = || file_io::call((*request).kiocb.as_raw(), buffer, done, dir);
+                if manner == Manner::Quick {
+                    file_io::without_faults(call)
+                } else {
+                    call()
+                }
+            };
+            if ret == -(bindings::RAIO_EIOCBQUEUED as isize) {
+                return Tried::Queued;
+            }
+            // SAFETY: The file has nothing to do with it any more, so it is ours.
+            unsafe {
+                Self::end_write(this);
+                let ret = restarted(ret);
+                let waits = match manner {
+                    Manner::Impatient => would_wait(ret),
+                    Manner::Quick => would_wait(ret) || ret == EFAULT.to_errno().into(),
+                    Manner::ForPages(_) => ret == i64::from(EAGAIN.to_errno()),
+                    Manner::AsItIs | Manner::Patient => return Tried::Ended(ret),
+                };
+                if waits {
+                    return Tried::WouldWait;
+                }
+                let Some(retry) = Self::retry(this).filter(|_| ret > 0) else {
+                    return Tried::Ended(ret);
+                };
+                let left = retry.buffer.len().saturating_sub(retry.done);
+                if ret as usize >= left || !(*request).kiocb.goes_on() {
+                    return Tried::Ended(ret);
+                }
+                retry.done += ret as usize;
+                if matches!(manner, Manner::ForPages(_)) {
+                    return Tried::GotOn;
+                }
+            }
+        }
+    }
+
+    /// The result of all attempts, if that is the last one's.
+    ///
+    /// # Safety
+    ///
+    /// It must be the caller's, and not have ended.
+    pub(super) unsafe fn total(this: NonNull<Self>, last: i64) -> i64 {
+        // SAFETY: As the caller says.
+        match unsafe { Self::retry(this) } {
+            Some(retry) if retry.done > 0 => (retry.done as i64).saturating_add(last.max(0)),
+            _ => last,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// It must be the caller's.
+    unsafe fn end_write(this: NonNull<Self>) {
+        // SAFETY: As the caller says.
+        unsafe {
+            if (*this.as_ptr()).writing {
+                (*this.as_ptr()).writing = false;
+                (*this.as_ptr()).kiocb.end_write();
+            }
+        }
+    }
+
+    /// Has one that would wait wait, or a worker do that. A last result if it is over instead, and
+    /// the caller's still; otherwise it may be over as soon as this returns.
+    ///
+    /// # Safety
+    ///
+    /// It must be a transfer, and the caller's, with the file's half of it, who has a reference more.
+    unsafe fn park(this: NonNull<Self>) -> Option<i64> {
+        // SAFETY: It is ours, until it is handed over.
+        unsafe {
+            let retry = Self::retry(this)?;
+            if Self::waits_to_be_ready(this) {
+                let watch = Self::watch_of(this);
+                watch.write(Watch::new());
+                retry.watches = true;
+                let file = &(*this.as_ptr()).file;
+                match Watch::begin(watch, this, file, retry.events()) {
+                    Ok(0) => {
+                        retry.in_vain = 0;
+                        Counter::Parked.add(1);
+                        if (*this.as_ptr()).ownership.give_up() {
+                            // Who parks it sees that the context ends, or who ends that sees it.
+                            if Self::inflight(this).is_ending() {
+                                Self::cancel_parked(this);
+                            }
+                            return None;
+                        }
+                    }
+                    Ok(_) => {
+                        retry.in_vain += 1;
+                        if retry.in_vain == IN_VAIN {
+                            retry.asking = Asking::Never;
+                        }
+                    }
+                    // It is never ready, so it will have to be waited for.
+                    Err(e) if e == EINVAL => retry.asking = Asking::Never,
+                    Err(e) => {
+                        Self::unwatch(this);
+                        return Some(e.to_errno().into());
+                    }
+                }
+            }
+            // Not at once, for others want the processor, too.
+            Counter::Punted.add(1);
+            Workers::employ(this);
+            None
+        }
+    }
+
+    /// Is there a point in another attempt when its file says that it is ready?
+    ///
+    /// # Safety
+    ///
+    /// It must be a transfer, and the caller's.
+    unsafe fn waits_to_be_ready(this: NonNull<Self>) -> bool {
+        // SAFETY: It is ours.
+        unsafe {
+            match Self::retry(this).map(|retry| retry.asking) {
+                Some(Asking::Impatiently) => file_io::gets_ready(&(*this.as_ptr()).file),
+                Some(Asking::WhenReady) => true,
+                _ => false,
+            }
+        }
+    }
+
+    /// The file says now that it would have had to wait: a worker does. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The file must have ended it, and the caller have the file's half.
+    #[cold]
+    unsafe fn again(this: NonNull<Self>) {
+        // SAFETY: It is ours, and we hand it over.
+        unsafe {
+            Self::end_write(this);
+            if let Some(retry) = Self::retry(this) {
+                retry.asking = Asking::Never;
+            }
+            Self::inflight(this).parked(this);
+            Counter::Punted.add(1);
+            Workers::employ(this);
+        }
+    }
+
+    /// The file has ended it. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The caller must have the file's half.
+    pub(super) unsafe fn transferred(this: NonNull<Self>, last: i64) {
+        // SAFETY: It is ours.
+        unsafe {
+            if would_wait(last)
+                && (*this.as_ptr()).kiocb.is_impatient()
+                && Self::retry(this).is_some_and(|retry| retry.asking == Asking::Impatiently)
+            {
+                Self::again(this);
+            } else {
+                Self::complete(this, Self::total(this, last));
+            }
+        }
+    }
+
+    /// Has it waited for a page, which most likely is there?
+    ///
+    /// # Safety
+    ///
+    /// It must be alive, and nobody be about to try it.
+    pub(super) unsafe fn is_kicked(this: NonNull<Self>) -> bool {
+        // SAFETY: As the caller says.
+        unsafe { Self::retry(this).is_some_and(|retry| retry.kicked) }
+    }
+
+    /// Makes an attempt that doesn't sleep for anything, in process context. A last result if it is
+    /// over.
+    ///
+    /// # Safety
+    ///
+    /// It must be a transfer that was kicked, and the caller's.
+    pub(super) unsafe fn carry_on_quickly(this: NonNull<Self>) -> Option<i64> {
+        // SAFETY: It is ours. What isn't told to wait doesn't go on with a buffered read.
+        unsafe {
+            Self::retry(this)?.kicked = false;
+            match Self::attempt(this, Manner::Quick) {
+                Tried::Ended(last) => Some(last),
+                _ => None,
+            }
+        }
+    }
+
+    /// Makes the attempt that there is a point in, in process context. A last result if it is over,
+    /// and the caller's still.
+    ///
+    /// # Safety
+    ///
+    /// It must be a transfer, and the caller's, with the file's half of it, who has a reference more.
+    pub(super) unsafe fn carry_on(this: NonNull<Self>, batch: &Batch) -> Option<i64> {
+        // SAFETY: It is ours, until it is parked or the file has it.
+        unsafe {
+            let inflight = Self::inflight(this);
+            // Nobody kicks it until it is parked again.
+            if Self::unwatch(this) {
+                (*this.as_ptr()).ownership.look();
+            }
+            let mut patient = false;
+            loop {
+                if inflight.is_ending() {
+                    return Some(ECANCELED.to_errno().into());
+                }
+                let manner = match Self::retry(this)?.asking {
+                    Asking::Impatiently if Self::waits_to_be_ready(this) => Manner::Impatient,
+                    Asking::WhenReady if !Self::is_ready(this) => return Self::park(this),
+                    Asking::WhenReady => Manner::Patient,
+                    _ if patient => Manner::Patient,
+                    _ if (*this.as_ptr()).kiocb.waits_for_pages() => {
+                        Self::retry(this)?.kicked = true;
+                        Manner::ForPages((*this.as_ptr()).page.begin::<Self>())
+                    }
+                    _ => Manner::Patient,
+                };
+                if manner != Manner::Impatient {
+                    batch.tell();
+                }
+                match Self::attempt(this, manner) {
+                    Tried::Ended(last) => return Some(last),
+                    Tried::GotOn => (),
+                    Tried::WouldWait if manner == Manner::Impatient => return Self::park(this),
+                    Tried::WouldWait => patient = true,
+                    Tried::Queued if matches!(manner, Manner::ForPages(_)) => {
+                        if (*this.as_ptr()).page.park() {
+                            Counter::Parked.add(1);
+                            // As in `park`.
+                            if inflight.is_ending() {
+                                Self::cancel_parked(this);
+                            }
+                            return None;
+                        }
+                    }
+                    Tried::Queued => {
+                        inflight.landed(this);
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does its file say that it is ready?
+    ///
+    /// # Safety
+    ///
+    /// It must be a transfer, and the caller's.
+    unsafe fn is_ready(this: NonNull<Self>) -> bool {
+        // SAFETY: It is ours.
+        unsafe {
+            Self::retry(this)
+                .is_some_and(|retry| file_poll::look(&(*this.as_ptr()).file, retry.events()) != 0)
+        }
+    }
+
+    /// Cancels one that is parked or queued; false if it is neither. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The caller must have a reference.
+    pub(super) unsafe fn cancel_parked(this: NonNull<Self>) -> bool {
+        // SAFETY: Alive, for the caller has a reference. Who gets it from where it waits has it.
+        unsafe {
+            let ours = (*this.as_ptr()).ownership.take_over()
+                || (*this.as_ptr()).page.leave()
+                || Workers::withdraw(this);
+            if ours {
+                Self::unwatch(this);
+                Self::complete(this, Self::total(this, ECANCELED.to_errno().into()));
+            }
+            ours
+        }
+    }
+
+    /// It watches no more. True if it did.
+    ///
+    /// # Safety
+    ///
+    /// It must be the caller's.
+    unsafe fn unwatch(this: NonNull<Self>) -> bool {
+        // SAFETY: As the caller says; it has begun to watch.
+        unsafe {
+            let Some(retry) = Self::retry(this).filter(|retry| retry.watches) else {
+                return false;
+            };
+            retry.watches = false;
+            Watch::end(Self::watch_of(this));
+        }
+        true
+    }
+
+    /// Ends it, when its last attempt has come to `last`.
+    ///
+    /// # Safety
+    ///
+    /// It must be the caller's, with the file's half of it. `batch` must be of its context.
+    pub(super) unsafe fn finish(this: NonNull<Self>, last: i64, batch: &Batch) {
+        // SAFETY: As the caller says.
+        unsafe {
+            Self::unwatch(this);
+            Self::complete_in(batch, this, Self::total(this, last));
+        }
+    }
+}

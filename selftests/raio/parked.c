@@ -1,0 +1,1060 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Requests that would have to wait: submit takes them and returns, though the
+ * device, the pipe or the file system lets go of nothing; they end when that
+ * does, as if they had waited; and they can be cancelled until then. The test
+ * devices hold what is waited for, so a submit that waits is seen by the test's
+ * own time running out.
+ */
+#include <linux/falloc.h>
+#include <sys/param.h>
+#include <sys/resource.h>
+
+#include "raio_fuse.h"
+#include "raio_loopfs.h"
+#include "raio_race.h"
+#include "raio_task.h"
+#include "raio_testdev.h"
+
+#define EVENTS		128
+#define SEED		7
+#define CANARY		0xa5
+/* Workers of one user that are busy at the same time. */
+#define WORKERS		64
+
+/* A thorough run takes its time. */
+static unsigned int scaled(unsigned int n)
+{
+	return n * long_run(10);
+}
+
+/* A context. */
+
+struct scene {
+	struct aio aio;
+	struct raio_stats before;
+	char *buf;
+	struct iocb io[EVENTS];
+	struct io_event ev[EVENTS];
+};
+
+static void scene_begin(struct __test_metadata *_metadata, struct scene *s)
+{
+	testdev_begin();
+	stats_now(_metadata, &s->before);
+	s->buf = map_pages(EVENTS * PAGE);
+	memset(s->buf, CANARY, EVENTS * PAGE);
+	aio_begin(_metadata, &s->aio, &raio, EVENTS);
+}
+
+/* Each request has had its event. */
+static void scene_end(struct __test_metadata *_metadata, struct scene *s)
+{
+	testdev_reset();
+	aio_end(_metadata, &s->aio);
+	EXPECT_MOVED(MOVED(&s->before, submitted), &s->before, completed);
+}
+
+static char *buf_of(struct scene *s, unsigned int i)
+{
+	return s->buf + i * PAGE;
+}
+
+static void submit(struct __test_metadata *_metadata, struct scene *s, unsigned int i, int opcode,
+		   int fd, size_t len, long long pos)
+{
+	iocb_prep(&s->io[i], opcode, fd, buf_of(s, i), len, pos);
+	ASSERT_EQ(1, aio_submit_one(&s->aio, &s->io[i]));
+}
+
+#define EXPECT_NEXT(s, i, result) do {					\
+	ASSERT_EQ(1, aio_wait(&(s)->aio, 1, (s)->ev));			\
+	EXPECT_EVENT(&(s)->ev[0], &(s)->io[i], (result));		\
+} while (0)
+
+#define EXPECT_NO_EVENT(s) \
+	EXPECT_EQ(0, aio_poll(&(s)->aio, 1, (s)->ev))
+
+/* Parked @n times since the beginning; it is a worker that does. */
+#define EXPECT_PARKED(n, s) \
+	EXPECT_TRUE(wait_for(MOVED(&(s)->before, parked) == (n)))
+
+/* Pages of a disk that holds what is read. */
+
+FIXTURE(page)
+{
+	struct scene s;
+	int fd;
+};
+
+FIXTURE_SETUP(page)
+{
+	struct scene *s = &self->s;
+	int fd;
+
+	scene_begin(_metadata, s);
+	fd = testdev_open("b0", O_DIRECT);
+	pattern_fill(s->buf, EVENTS * PAGE, 0, SEED);
+	ASSERT_EQ(EVENTS * PAGE, pwrite(fd, s->buf, EVENTS * PAGE, 0));
+	close(fd);
+	memset(s->buf, CANARY, EVENTS * PAGE);
+	self->fd = testdev_open("b0", 0);
+	/* Nothing but what is asked for. */
+	ASSERT_EQ(0, posix_fadvise(self->fd, 0, 0, POSIX_FADV_RANDOM));
+	ASSERT_EQ(0, posix_fadvise(self->fd, 0, 0, POSIX_FADV_DONTNEED));
+	testdev_cmd("b0 mode hang");
+}
+
+FIXTURE_TEARDOWN(page)
+{
+	testdev_reset();
+	close(self->fd);
+	scene_end(_metadata, &self->s);
+}
+
+/* Which processors workers may have. */
+#define WORKQUEUE_CPUS	"/sys/devices/virtual/workqueue/cpumask"
+
+#define EXPECT_DATA(s, i, pos, len) \
+	EXPECT_EQ(-1, pattern_check(buf_of((s), (i)), (len), (pos), SEED))
+
+/* A read of what isn't there yet. */
+TEST_F(page, is_waited_for)
+{
+	struct scene *s = &self->s;
+
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, self->fd, PAGE, 3 * PAGE);
+	testdev_cmd("b0 wait held 1");
+	EXPECT_PARKED(1, s);
+	EXPECT_NO_EVENT(s);
+	testdev_cmd("b0 complete all");
+	EXPECT_NEXT(s, 0, PAGE);
+	EXPECT_DATA(s, 0, 3 * PAGE, PAGE);
+	EXPECT_MOVED(1, &s->before, kicked);
+}
+
+/* Many, with few workers: none of them waits. */
+TEST_F(page, many)
+{
+	struct scene *s = &self->s;
+	unsigned int i;
+
+	/* Every second, so that none is read with another. */
+	for (i = 0; i < EVENTS / 2; i++)
+		submit(_metadata, s, i, IOCB_CMD_PREAD, self->fd, PAGE, 2 * i * PAGE);
+	testdev_cmd("b0 wait held %u", EVENTS / 2);
+	EXPECT_PARKED(EVENTS / 2, s);
+	EXPECT_NO_EVENT(s);
+	testdev_cmd("b0 complete all");
+	ASSERT_EQ(EVENTS / 2, aio_wait(&s->aio, EVENTS / 2, s->ev));
+	for (i = 0; i < EVENTS / 2; i++) {
+		EXPECT_EQ(PAGE, s->ev[i].res);
+		EXPECT_DATA(s, i, 2 * i * PAGE, PAGE);
+	}
+}
+
+/* All of one page, which kicks them at once. */
+TEST_F(page, is_the_same_for_all)
+{
+	struct scene *s = &self->s;
+	unsigned int i;
+
+	for (i = 0; i < EVENTS / 2; i++)
+		submit(_metadata, s, i, IOCB_CMD_PREAD, self->fd, PAGE - i, 5 * PAGE);
+	EXPECT_PARKED(EVENTS / 2, s);
+	EXPECT_EQ(1, testdev_stat("b0", "held"));
+	testdev_cmd("b0 complete all");
+	ASSERT_EQ(EVENTS / 2, aio_wait(&s->aio, EVENTS / 2, s->ev));
+	for (i = 0; i < EVENTS / 2; i++) {
+		const unsigned int n = event_iocb(&s->ev[i]) - s->io;
+
+		ASSERT_GT(EVENTS / 2, n);
+		EXPECT_EQ(PAGE - n, s->ev[i].res);
+		EXPECT_DATA(s, n, 5 * PAGE, PAGE - n);
+	}
+}
+
+/* What is read in parts is one read. */
+TEST_F(page, comes_after_page)
+{
+	struct scene *s = &self->s;
+	unsigned int i;
+
+	for (i = 0; i < 4; i++) {
+		testdev_cmd("b0 mode now");
+		ASSERT_EQ(PAGE, pread(self->fd, buf_of(s, 100), PAGE, 2 * i * PAGE));
+		testdev_cmd("b0 mode hang");
+	}
+	/* Of eight pages, each second is there. */
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, self->fd, 8 * PAGE, 0);
+	for (i = 0; i < 4; i++) {
+		/* One after another, or several at once. */
+		ASSERT_TRUE(wait_for(testdev_stat("b0", "held") || MOVED(&s->before, completed)));
+		if (!testdev_stat("b0", "held"))
+			break;
+		EXPECT_NO_EVENT(s);
+		testdev_cmd("b0 complete all");
+	}
+	EXPECT_NEXT(s, 0, 8 * PAGE);
+	EXPECT_DATA(s, 0, 0, 8 * PAGE);
+	EXPECT_LE(1, MOVED(&s->before, parked));
+}
+
+/* The disk ends before the read does. */
+TEST_F(page, is_the_last)
+{
+	struct scene *s = &self->s;
+
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, self->fd, 4 * PAGE, TESTDEV_DISK_SIZE - PAGE);
+	testdev_cmd("b0 wait held 1");
+	EXPECT_NO_EVENT(s);
+	testdev_cmd("b0 complete all");
+	EXPECT_NEXT(s, 0, PAGE);
+	EXPECT_EQ(-1, filled_check(buf_of(s, 1), 3 * PAGE, CANARY));
+}
+
+/* An error is the reader's. */
+TEST_F(page, cannot_be_read)
+{
+	struct scene *s = &self->s;
+
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, self->fd, PAGE, 0);
+	testdev_cmd("b0 wait held 1");
+	EXPECT_PARKED(1, s);
+	testdev_cmd("b0 mode now");
+	testdev_cmd("b0 fail all %d", EIO);
+	ASSERT_EQ(1, aio_wait(&s->aio, 1, s->ev));
+	/* It is tried once more, as read(2) does when a page was read ahead. */
+	if (s->ev[0].res != -EIO) {
+		EXPECT_EVENT(&s->ev[0], &s->io[0], PAGE);
+		EXPECT_DATA(s, 0, 0, PAGE);
+	}
+}
+
+/* Vectors are the request's own as soon as it is submitted. */
+TEST_F(page, of_a_vector)
+{
+	struct scene *s = &self->s;
+	struct iovec iov[16];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(iov); i++) {
+		iov[i].iov_base = buf_of(s, 2 * i);
+		iov[i].iov_len = 256;
+	}
+	iocb_prep(&s->io[0], IOCB_CMD_PREADV, self->fd, iov, ARRAY_SIZE(iov), 0);
+	ASSERT_EQ(1, aio_submit_one(&s->aio, &s->io[0]));
+	memset(iov, 0xff, sizeof(iov));
+	testdev_cmd("b0 wait held 1");
+	testdev_cmd("b0 complete all");
+	EXPECT_NEXT(s, 0, PAGE);
+	for (i = 0; i < ARRAY_SIZE(iov); i++)
+		EXPECT_DATA(s, 2 * i, 256 * i, 256);
+}
+
+/* Memory that isn't there, or is held, is waited for by nobody else. */
+TEST_F(page, into_memory_that_is_not_there)
+{
+	const unsigned int nr = 16;
+	char *there = map_pages(2 * PAGE);
+	struct scene *s = &self->s;
+	int uffd = uffd_open();
+	unsigned int i;
+
+	ASSERT_LE(0, uffd);
+	ASSERT_EQ(0, uffd_missing(uffd, there, PAGE));
+	for (i = 0; i < 2; i++) {
+		iocb_prep(&s->io[i], IOCB_CMD_PREAD, self->fd, there + i * PAGE, PAGE,
+			  2 * i * PAGE);
+		ASSERT_EQ(1, aio_submit_one(&s->aio, &s->io[i]));
+	}
+	for (; i < nr; i++)
+		submit(_metadata, s, i, IOCB_CMD_PREAD, self->fd, PAGE, 2 * i * PAGE);
+	testdev_cmd("b0 wait held %u", nr);
+	EXPECT_PARKED(nr, s);
+	testdev_cmd("b0 complete all");
+	ASSERT_EQ(nr - 1, aio_wait(&s->aio, nr - 1, s->ev));
+	for (i = 0; i < nr - 1; i++) {
+		EXPECT_EVENT(&s->ev[i], event_iocb(&s->ev[i]), PAGE);
+		EXPECT_NE(&s->io[0], event_iocb(&s->ev[i]));
+	}
+	EXPECT_EQ(-1, pattern_check(there + PAGE, PAGE, 2 * PAGE, SEED));
+	ASSERT_TRUE(uffd_wait(uffd));
+	EXPECT_NO_EVENT(s);
+	ASSERT_EQ(0, uffd_fill(uffd, there, s->buf));
+	EXPECT_NEXT(s, 0, PAGE);
+	EXPECT_EQ(-1, pattern_check(there, PAGE, 0, SEED));
+	for (i = 2; i < nr; i++)
+		EXPECT_DATA(s, i, 2 * i * PAGE, PAGE);
+	close(uffd);
+}
+
+/* The page may come when it likes, or never. */
+TEST_F(page, is_waited_for_no_more)
+{
+	struct scene *s = &self->s;
+
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, self->fd, PAGE, 0);
+	submit(_metadata, s, 1, IOCB_CMD_PREAD, self->fd, PAGE, 2 * PAGE);
+	testdev_cmd("b0 wait held 2");
+	EXPECT_PARKED(2, s);
+	ASSERT_EQ(0, aio_cancel(&s->aio, &s->io[0]));
+	EXPECT_NEXT(s, 0, -ECANCELED);
+	EXPECT_EQ(-EINVAL, aio_cancel(&s->aio, &s->io[0]));
+	EXPECT_NO_EVENT(s);
+	testdev_cmd("b0 complete all");
+	EXPECT_NEXT(s, 1, PAGE);
+	EXPECT_DATA(s, 1, 2 * PAGE, PAGE);
+	EXPECT_EQ(-1, filled_check(buf_of(s, 0), PAGE, CANARY));
+	EXPECT_NO_EVENT(s);
+}
+
+/* A context ends while its requests wait for pages that don't come. */
+TEST_F(page, is_not_waited_for_by_destroy)
+{
+	struct scene *s = &self->s;
+	unsigned int i;
+
+	for (i = 0; i < EVENTS / 2; i++)
+		submit(_metadata, s, i, IOCB_CMD_PREAD, self->fd, PAGE, 2 * i * PAGE);
+	EXPECT_PARKED(EVENTS / 2, s);
+	ASSERT_EQ(0, aio_destroy(&s->aio, s->aio.ctx));
+	s->aio.ctx = 0;
+	EXPECT_EQ(EVENTS / 2, testdev_stat("b0", "held"));
+	EXPECT_EQ(-1, filled_check(s->buf, EVENTS / 2 * PAGE, CANARY));
+	aio_expect_no_leak(_metadata, &s->aio);
+	testdev_cmd("b0 complete all");
+	EXPECT_EQ(-1, filled_check(s->buf, EVENTS / 2 * PAGE, CANARY));
+}
+
+/* The same of a process. */
+TEST_F(page, is_not_waited_for_by_exit)
+{
+	struct scene *s = &self->s;
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		struct iocb *iop = &s->io[0];
+		aio_context_t ctx = 0;
+		int dev = raio_open();
+
+		iocb_prep(iop, IOCB_CMD_PREAD, self->fd, s->buf, PAGE, 0);
+		_exit(raio_setup(dev, 1, &ctx) || raio_submit(dev, ctx, 1, &iop) != 1 ||
+		      testdev_try("b0 wait held 1") ||
+		      !wait_for(MOVED(&s->before, parked) == 1));
+	}
+	EXPECT_EQ(0, wait_child(pid));
+	EXPECT_EQ(1, testdev_stat("b0", "held"));
+}
+
+/* The descriptor is gone, the file isn't. */
+TEST_F(page, of_a_file_that_was_closed)
+{
+	struct scene *s = &self->s;
+	int fd = dup(self->fd);
+
+	ASSERT_LE(0, fd);
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, fd, PAGE, 0);
+	close(fd);
+	testdev_cmd("b0 wait held 1");
+	testdev_cmd("b0 complete all");
+	EXPECT_NEXT(s, 0, PAGE);
+	EXPECT_DATA(s, 0, 0, PAGE);
+}
+
+/* Pages that come while it is decided whether to wait for them, from another processor. */
+TEST_F_TIMEOUT(page, storm, 240)
+{
+	const unsigned int rounds = scaled(300), nr = 16;
+	struct scene *s = &self->s;
+	struct iocb *iop[16];
+	unsigned int round, i;
+	uint64_t dice = SEED;
+
+	pin_to_cpu(1);
+	for (round = 0; round < rounds; round++) {
+		testdev_cmd(round % 2 ? "b0 mode softirq" : "b0 mode timer %u",
+			    1000 + (unsigned int)(next_random(&dice) % 20000));
+		ASSERT_EQ(0, posix_fadvise(self->fd, 0, 0, POSIX_FADV_DONTNEED));
+		for (i = 0; i < nr; i++) {
+			/* Some of the same page, and some of several. */
+			const unsigned int page = next_random(&dice) % 24;
+			const unsigned int len = 1 + next_random(&dice) % PAGE;
+
+			iocb_prep(&s->io[i], IOCB_CMD_PREAD, self->fd, buf_of(s, 2 * i), len,
+				  page * PAGE + PAGE / 2);
+			iop[i] = &s->io[i];
+		}
+		ASSERT_EQ(nr, aio_submit(&s->aio, nr, iop));
+		ASSERT_EQ(nr, aio_wait(&s->aio, nr, s->ev));
+		for (i = 0; i < nr; i++) {
+			const struct iocb *io = event_iocb(&s->ev[i]);
+
+			EXPECT_EQ(io->aio_nbytes, s->ev[i].res);
+			EXPECT_EQ(-1, pattern_check((void *)(uintptr_t)io->aio_buf, s->ev[i].res,
+						    io->aio_offset, SEED));
+		}
+	}
+	TH_LOG("%llu parked, %llu kicked", (unsigned long long)MOVED(&s->before, parked),
+	       (unsigned long long)MOVED(&s->before, kicked));
+	EXPECT_LT(rounds, MOVED(&s->before, parked));
+}
+
+/* Who doesn't want to wait isn't made to. */
+TEST_F(page, is_not_waited_for_with_nowait)
+{
+	struct scene *s = &self->s;
+
+	iocb_prep(&s->io[0], IOCB_CMD_PREAD, self->fd, s->buf, PAGE, 0);
+	s->io[0].aio_rw_flags = RWF_NOWAIT;
+	EXPECT_RESULT(-EAGAIN, &s->aio, &s->io[0]);
+	EXPECT_MOVED(0, &s->before, punted);
+}
+
+/*
+ * With kernel AIO the event is there when submit returns. Who knows that, and
+ * asks for no event but gives it time, gets it: libaio's own tests do.
+ */
+TEST_F(page, is_waited_for_in_getevents)
+{
+	struct __kernel_timespec none = { }, soon = { .tv_nsec = MS }, late = { .tv_sec = 600 };
+	int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	struct scene *s = &self->s;
+	long long begin;
+
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, self->fd, PAGE, 0);
+	EXPECT_EQ(0, aio_getevents(&s->aio, 0, 1, s->ev, &none));
+	EXPECT_EQ(0, aio_getevents(&s->aio, 0, 1, s->ev, NULL));
+	EXPECT_EQ(0, aio_getevents(&s->aio, 0, 0, s->ev, &late));
+	begin = now_ns();
+	EXPECT_EQ(0, aio_getevents(&s->aio, 0, 1, s->ev, &soon));
+	EXPECT_LE(MS, now_ns() - begin);
+	testdev_cmd("b0 wait held 1");
+	testdev_cmd("b0 mode timer %lld", 20 * MS);
+	submit(_metadata, s, 1, IOCB_CMD_PREAD, self->fd, PAGE, 2 * PAGE);
+	ASSERT_EQ(1, aio_getevents(&s->aio, 0, 2, s->ev, &late));
+	EXPECT_EVENT(&s->ev[0], &s->io[1], PAGE);
+	EXPECT_DATA(s, 1, 2 * PAGE, PAGE);
+	/* An event is there, so it isn't waited for the other. */
+	submit(_metadata, s, 2, IOCB_CMD_PREAD, zero, PAGE, 0);
+	ASSERT_EQ(1, aio_getevents(&s->aio, 0, 2, s->ev, &late));
+	EXPECT_EVENT(&s->ev[0], &s->io[2], PAGE);
+	testdev_cmd("b0 complete all");
+	EXPECT_NEXT(s, 0, PAGE);
+	EXPECT_EQ(0, aio_getevents(&s->aio, 0, 1, s->ev, &late));
+	close(zero);
+}
+
+/* What kernel AIO doesn't wait for in submit, either, isn't. */
+TEST_F(page, of_others_is_not_waited_for_in_getevents)
+{
+	struct __kernel_timespec late = { .tv_sec = 600 };
+	int fd = testdev_open_direct("b0"), c1 = testdev_open("c1", 0), idle[2];
+	struct scene *s = &self->s;
+
+	ASSERT_EQ(0, pipe2(idle, O_CLOEXEC));
+	testdev_cmd("c1 mode hang");
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, fd, PAGE, 0);
+	iocb_prep(&s->io[1], IOCB_CMD_FSYNC, c1, NULL, 0, 0);
+	ASSERT_EQ(1, aio_submit_one(&s->aio, &s->io[1]));
+	iocb_prep(&s->io[2], IOCB_CMD_POLL, idle[0], (void *)POLLIN, 0, 0);
+	ASSERT_EQ(1, aio_submit_one(&s->aio, &s->io[2]));
+	testdev_cmd("b0 wait held 1");
+	testdev_cmd("c1 wait held 1");
+	EXPECT_EQ(0, aio_getevents(&s->aio, 0, 3, s->ev, &late));
+	close(idle[1]);
+	EXPECT_NEXT(s, 2, POLLHUP);
+	testdev_cmd("b0 complete all");
+	EXPECT_NEXT(s, 0, PAGE);
+	testdev_cmd("c1 complete all");
+	EXPECT_NEXT(s, 1, 0);
+	close(idle[0]);
+	close(c1);
+	close(fd);
+}
+
+/* Whenever it is asked, while a worker is at it or just has been. */
+TEST_F_TIMEOUT(page, or_its_end_is_waited_for_in_getevents, 120)
+{
+	struct __kernel_timespec late = { .tv_sec = 600 };
+	int fd = temp_file(ext4_dir(), O_RDWR);
+	const unsigned int rounds = scaled(3000);
+	struct scene *s = &self->s;
+	unsigned int round, wait = 0, there = 0, step, i;
+	struct raio_ring *ring;
+	uint64_t dice = SEED;
+	char all[16];
+
+	ASSERT_LE(0, fd);
+	ring = aio_ring(s->aio.ctx);
+	/* Here, and the worker elsewhere. */
+	pin_to_cpu(0);
+	snprintf(all, sizeof(all), "%x", (1 << sysconf(_SC_NPROCESSORS_ONLN)) - 1);
+	ASSERT_EQ(0, write_str(WORKQUEUE_CPUS, strcmp(all, "1") ? "2" : "1"));
+	for (round = 0; round < rounds; round++) {
+		submit(_metadata, s, 0, IOCB_CMD_PWRITE, fd, 4, 4 * (round % 1000));
+		for (i = 0; i < wait; i++)
+			__asm__ volatile("" ::: "memory");
+		/* About as long as it takes. */
+		step = next_random(&dice) % 256;
+		if (__atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE) != ring->head) {
+			wait -= MIN(wait, step);
+			there++;
+		} else {
+			wait += step;
+		}
+		if (aio_getevents(&s->aio, 0, 1, s->ev, &late) != 1)
+			break;
+		EXPECT_EVENT(&s->ev[0], &s->io[0], 4);
+	}
+	EXPECT_EQ(rounds, round);
+	TH_LOG("%u of %u were there", there, rounds);
+	EXPECT_EQ(0, write_str(WORKQUEUE_CPUS, all));
+	close(fd);
+}
+
+/* Direct transfers, of which the disk says that they would have to wait. */
+
+FIXTURE(direct)
+{
+	struct scene s;
+};
+
+FIXTURE_VARIANT(direct)
+{
+	const char *dev;
+	/* Until it is waited for. */
+	unsigned int refusals;
+};
+
+/* It says that it is ready each time. */
+FIXTURE_VARIANT_ADD(direct, c0)
+{
+	.dev = "c0", .refusals = 16,
+};
+
+FIXTURE_VARIANT_ADD(direct, b0)
+{
+	.dev = "b0", .refusals = 1,
+};
+
+FIXTURE_SETUP(direct)
+{
+	scene_begin(_metadata, &self->s);
+	testdev_cmd("c0 ready %d", POLLIN | POLLOUT);
+}
+
+FIXTURE_TEARDOWN(direct)
+{
+	scene_end(_metadata, &self->s);
+}
+
+TEST_F(direct, waits)
+{
+	struct scene *s = &self->s;
+	int fd = testdev_open_direct(variant->dev);
+	unsigned int i;
+
+	testdev_cmd("%s nowait all", variant->dev);
+	for (i = 0; i < EVENTS / 2; i++) {
+		pattern_fill(buf_of(s, i), PAGE, i * PAGE, SEED);
+		submit(_metadata, s, i, IOCB_CMD_PWRITE, fd, PAGE, i * PAGE);
+	}
+	ASSERT_EQ(EVENTS / 2, aio_wait(&s->aio, EVENTS / 2, s->ev));
+	for (i = 0; i < EVENTS / 2; i++)
+		EXPECT_EQ(PAGE, s->ev[i].res);
+	EXPECT_EQ(EVENTS / 2 * variant->refusals, testdev_stat(variant->dev, "refused"));
+	EXPECT_MOVED(EVENTS / 2 * variant->refusals, &s->before, punted);
+	memset(s->buf, CANARY, EVENTS * PAGE);
+	for (i = 0; i < EVENTS / 2; i++)
+		submit(_metadata, s, i, IOCB_CMD_PREAD, fd, PAGE, i * PAGE);
+	ASSERT_EQ(EVENTS / 2, aio_wait(&s->aio, EVENTS / 2, s->ev));
+	for (i = 0; i < EVENTS / 2; i++)
+		EXPECT_EQ(PAGE, s->ev[i].res);
+	EXPECT_EQ(-1, pattern_check(s->buf, EVENTS / 2 * PAGE, 0, SEED));
+	EXPECT_EQ(EVENTS * variant->refusals, testdev_stat(variant->dev, "refused"));
+	close(fd);
+}
+
+/* It is the file's then, and cancelled as the file says. */
+TEST_F(direct, is_cancelled_by_its_file)
+{
+	struct scene *s = &self->s;
+	int fd = testdev_open_direct(variant->dev);
+
+	testdev_cmd("%s nowait all", variant->dev);
+	testdev_cmd("%s mode hang", variant->dev);
+	testdev_cmd("c0 cancel yes");
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, fd, PAGE, 0);
+	testdev_cmd("%s wait held 1", variant->dev);
+	if (*variant->dev == 'c') {
+		ASSERT_TRUE(wait_for(aio_cancel(&s->aio, &s->io[0]) == 0));
+		EXPECT_NEXT(s, 0, -ECANCELED);
+		EXPECT_EQ(1, testdev_stat(variant->dev, "cancelled"));
+	} else {
+		EXPECT_EQ(-EAGAIN, aio_cancel(&s->aio, &s->io[0]));
+		EXPECT_NO_EVENT(s);
+		testdev_cmd("%s complete all", variant->dev);
+		EXPECT_NEXT(s, 0, PAGE);
+	}
+	close(fd);
+}
+
+/* Pages of a regular file, of which the file system may want something else meanwhile. */
+
+FIXTURE(file)
+{
+	struct scene s;
+	struct loopfs fs;
+	int fd;
+};
+
+#define FILE_PAGES	8
+
+FIXTURE_SETUP(file)
+{
+	struct scene *s = &self->s;
+
+	self->fd = -1;
+	scene_begin(_metadata, s);
+	loopfs_begin(_metadata, &self->fs);
+	self->fd = temp_file(self->fs.dir, O_RDWR);
+	ASSERT_LE(0, self->fd);
+	pattern_fill(s->buf, FILE_PAGES * PAGE, 0, SEED);
+	ASSERT_EQ(FILE_PAGES * PAGE, pwrite(self->fd, s->buf, FILE_PAGES * PAGE, 0));
+	ASSERT_EQ(0, fsync(self->fd));
+	memset(s->buf, CANARY, EVENTS * PAGE);
+	ASSERT_EQ(0, posix_fadvise(self->fd, 0, 0, POSIX_FADV_RANDOM));
+	ASSERT_EQ(0, posix_fadvise(self->fd, 0, 0, POSIX_FADV_DONTNEED));
+	testdev_cmd("b0 reset");
+	testdev_cmd("b0 mode hang");
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, self->fd, PAGE, 3 * PAGE);
+	testdev_cmd("b0 wait held 1");
+	EXPECT_PARKED(1, s);
+}
+
+FIXTURE_TEARDOWN(file)
+{
+	testdev_reset();
+	if (self->fd >= 0)
+		close(self->fd);
+	loopfs_end(_metadata, &self->fs);
+	scene_end(_metadata, &self->s);
+}
+
+static bool is_a_hole(const char *page)
+{
+	return !*page && !memcmp(page, page + 1, PAGE - 1);
+}
+
+static void *truncate_thread(void *data)
+{
+	const int *fd = data;
+
+	return (void *)ret_errno(ftruncate(*fd, PAGE));
+}
+
+static void *punch_thread(void *data)
+{
+	const int *fd = data;
+
+	return (void *)ret_errno(fallocate(*fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+					   2 * PAGE, 4 * PAGE));
+}
+
+/* Truncates or punches, which waits for the page as the read does, and lets both go on. */
+static void meanwhile(struct __test_metadata *_metadata, struct scene *s, int *fd,
+		      void *(*f)(void *data))
+{
+	pthread_t thread;
+	void *ret;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, f, fd));
+	/* Whether it has come so far or not. */
+	sched_yield();
+	EXPECT_NO_EVENT(s);
+	testdev_cmd("b0 mode now");
+	testdev_cmd("b0 complete all");
+	pthread_join(thread, &ret);
+	EXPECT_EQ(NULL, ret);
+	ASSERT_EQ(1, aio_wait(&s->aio, 1, s->ev));
+}
+
+TEST_F(file, truncated)
+{
+	struct scene *s = &self->s;
+
+	meanwhile(_metadata, s, &self->fd, truncate_thread);
+	EXPECT_TRUE(s->ev[0].res == 0 || s->ev[0].res == PAGE);
+	if (s->ev[0].res)
+		EXPECT_DATA(s, 0, 3 * PAGE, PAGE);
+	submit(_metadata, s, 1, IOCB_CMD_PREAD, self->fd, PAGE, 3 * PAGE);
+	EXPECT_NEXT(s, 1, 0);
+}
+
+TEST_F(file, punched)
+{
+	struct scene *s = &self->s;
+
+	meanwhile(_metadata, s, &self->fd, punch_thread);
+	EXPECT_EQ(PAGE, s->ev[0].res);
+	EXPECT_TRUE(is_a_hole(buf_of(s, 0)) ||
+		    pattern_check(buf_of(s, 0), PAGE, 3 * PAGE, SEED) == -1);
+	submit(_metadata, s, 1, IOCB_CMD_PREAD, self->fd, PAGE, 3 * PAGE);
+	EXPECT_NEXT(s, 1, PAGE);
+	EXPECT_TRUE(is_a_hole(buf_of(s, 1)));
+}
+
+/* It is the last who has it open. */
+TEST_F(file, closed)
+{
+	struct scene *s = &self->s;
+
+	close(self->fd);
+	self->fd = -1;
+	EXPECT_NO_EVENT(s);
+	testdev_cmd("b0 mode now");
+	testdev_cmd("b0 complete all");
+	EXPECT_NEXT(s, 0, PAGE);
+	EXPECT_DATA(s, 0, 3 * PAGE, PAGE);
+}
+
+/* A file system that asks its server, which keeps those waiting who ask. */
+
+FIXTURE(fuse)
+{
+	struct scene s;
+	struct fuse fuse;
+};
+
+FIXTURE_SETUP(fuse)
+{
+	scene_begin(_metadata, &self->s);
+	fuse_begin(_metadata, &self->fuse);
+}
+
+FIXTURE_TEARDOWN(fuse)
+{
+	become(0, 0);
+	fuse_end(&self->fuse);
+	scene_end(_metadata, &self->s);
+}
+
+#define SUBMITTER	1000
+#define LATER		2000
+
+/* It is read and written as the submitter was when it submitted. */
+TEST_F(fuse, credentials_of_the_submitter)
+{
+	const uid_t uids[] = { 0, SUBMITTER, 0, LATER, SUBMITTER, 0 };
+	struct scene *s = &self->s;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(uids); i++) {
+		int opcode = i % 2 ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD;
+
+		ASSERT_EQ(0, become(uids[i], uids[i]));
+		submit(_metadata, s, i, opcode, self->fuse.fd, PAGE, 0);
+		ASSERT_EQ(0, become(0, 0));
+		EXPECT_NEXT(s, i, PAGE);
+		ASSERT_EQ(i + 1, fuse_nr_calls(&self->fuse));
+		EXPECT_EQ(i % 2 ? FUSE_WRITE : FUSE_READ, self->fuse.calls[i].opcode);
+		EXPECT_EQ(uids[i], self->fuse.calls[i].uid);
+		EXPECT_EQ(uids[i], self->fuse.calls[i].gid);
+	}
+	EXPECT_LE(ARRAY_SIZE(uids), MOVED(&s->before, punted));
+}
+
+/* All workers wait; what comes then waits for them, and can be cancelled until it has one. */
+TEST_F(fuse, workers_are_bounded)
+{
+	struct scene *s = &self->s;
+	unsigned int i, n;
+
+	fuse_hold(&self->fuse, true);
+	for (i = 0; i < EVENTS; i++)
+		submit(_metadata, s, i, IOCB_CMD_PREAD, self->fuse.fd, PAGE, 0);
+	/* Each that is answered makes room for one more, and for no other. */
+	for (n = 0; n < 8; n++) {
+		ASSERT_TRUE(wait_for(fuse_nr_calls(&self->fuse) >= WORKERS + n));
+		EXPECT_EQ(WORKERS + n, fuse_nr_calls(&self->fuse));
+		fuse_answer(&self->fuse, n, -EIO);
+		ASSERT_EQ(1, aio_wait(&s->aio, 1, s->ev));
+		EXPECT_EQ(-EIO, s->ev[0].res);
+	}
+	ASSERT_TRUE(wait_for(fuse_nr_calls(&self->fuse) == WORKERS + n));
+	for (i = WORKERS + n; i < EVENTS; i++) {
+		EXPECT_EQ(0, aio_cancel(&s->aio, &s->io[i]));
+		EXPECT_NEXT(s, i, -ECANCELED);
+	}
+	for (i = n; i < WORKERS + n; i++)
+		fuse_answer(&self->fuse, i, -EIO);
+	ASSERT_EQ(WORKERS, aio_wait(&s->aio, WORKERS, s->ev));
+	EXPECT_EQ(WORKERS + n, fuse_nr_calls(&self->fuse));
+}
+
+/*
+ * Buffered writes of one file, each of which the file system would do with the
+ * inode's lock, have one worker: the others are there for who else needs them.
+ */
+TEST_F(fuse, writes_of_a_file_take_turns)
+{
+	struct scene *s = &self->s;
+	unsigned int i;
+
+	fuse_hold(&self->fuse, true);
+	for (i = 0; i < WORKERS; i++)
+		submit(_metadata, s, i, IOCB_CMD_PWRITE, self->fuse.fd, PAGE, i * PAGE);
+	ASSERT_TRUE(wait_for(fuse_nr_calls(&self->fuse) == 1));
+	submit(_metadata, s, i, IOCB_CMD_PREAD, self->fuse.fd, PAGE, 0);
+	ASSERT_TRUE(wait_for(fuse_nr_calls(&self->fuse) == 2));
+	EXPECT_EQ(FUSE_READ, self->fuse.calls[1].opcode);
+	fuse_answer(&self->fuse, 1, -EIO);
+	EXPECT_NEXT(s, i, -EIO);
+	/* One that waits behind another. */
+	EXPECT_EQ(0, aio_cancel(&s->aio, &s->io[WORKERS - 1]));
+	EXPECT_NEXT(s, WORKERS - 1, -ECANCELED);
+	for (i = 0; i < WORKERS - 1; i++) {
+		fuse_answer(&self->fuse, i ? i + 1 : 0, -EIO);
+		EXPECT_NEXT(s, i, -EIO);
+		if (i < WORKERS - 2)
+			ASSERT_TRUE(wait_for(fuse_nr_calls(&self->fuse) == i + 3));
+	}
+}
+
+/* Streams: pipes and sockets. */
+
+FIXTURE(stream)
+{
+	struct scene s;
+	/* To be read from, to be written to. */
+	int fds[2];
+	size_t room;
+};
+
+FIXTURE_VARIANT(stream)
+{
+	bool socket;
+};
+
+FIXTURE_VARIANT_ADD(stream, pipe)
+{
+	.socket = false,
+};
+
+FIXTURE_VARIANT_ADD(stream, socket)
+{
+	.socket = true,
+};
+
+FIXTURE_SETUP(stream)
+{
+	scene_begin(_metadata, &self->s);
+	if (variant->socket)
+		ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, self->fds));
+	if (!variant->socket)
+		ASSERT_EQ(0, pipe2(self->fds, O_CLOEXEC));
+}
+
+FIXTURE_TEARDOWN(stream)
+{
+	scene_end(_metadata, &self->s);
+	close(self->fds[0]);
+	close(self->fds[1]);
+}
+
+TEST_F(stream, read_waits_for_data)
+{
+	struct scene *s = &self->s;
+
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, self->fds[0], PAGE, 0);
+	EXPECT_MOVED(1, &s->before, parked);
+	EXPECT_NO_EVENT(s);
+	ASSERT_EQ(5, write(self->fds[1], "hello", 5));
+	EXPECT_NEXT(s, 0, 5);
+	EXPECT_EQ(0, memcmp(s->buf, "hello", 5));
+}
+
+TEST_F(stream, read_waits_for_the_end)
+{
+	struct scene *s = &self->s;
+
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, self->fds[0], PAGE, 0);
+	EXPECT_NO_EVENT(s);
+	close(self->fds[1]);
+	self->fds[1] = -1;
+	EXPECT_NEXT(s, 0, 0);
+}
+
+/* Each gets something of its own, and nothing is lost. */
+TEST_F(stream, many_reads)
+{
+	struct scene *s = &self->s;
+	unsigned int i;
+
+	for (i = 0; i < EVENTS; i++)
+		submit(_metadata, s, i, IOCB_CMD_PREAD, self->fds[0], sizeof(i), 0);
+	EXPECT_NO_EVENT(s);
+	for (i = 0; i < EVENTS; i++)
+		ASSERT_EQ(sizeof(i), write(self->fds[1], &i, sizeof(i)));
+	ASSERT_EQ(EVENTS, aio_wait(&s->aio, EVENTS, s->ev));
+	for (i = 0; i < EVENTS; i++) {
+		unsigned int *seen = (unsigned int *)buf_of(s, i);
+
+		EXPECT_EQ(sizeof(i), s->ev[i].res);
+		ASSERT_GT(EVENTS, *seen);
+		/* Found once. */
+		EXPECT_EQ(0, s->io[*seen].aio_reserved2);
+		s->io[*seen].aio_reserved2 = 1;
+	}
+}
+
+/* All of it, as write(2) does. */
+TEST_F(stream, write_waits_for_room)
+{
+	struct scene *s = &self->s;
+	const size_t len = EVENTS * PAGE;
+	char *seen = map_pages(len);
+	size_t got;
+	ssize_t n;
+
+	pattern_fill(s->buf, len, 0, SEED);
+	iocb_prep(&s->io[0], IOCB_CMD_PWRITE, self->fds[1], s->buf, len, 0);
+	ASSERT_EQ(1, aio_submit_one(&s->aio, &s->io[0]));
+	EXPECT_NO_EVENT(s);
+	for (got = 0; got < len; got += n) {
+		n = read(self->fds[0], seen + got, len - got);
+		ASSERT_LT(0, n);
+	}
+	EXPECT_NEXT(s, 0, len);
+	EXPECT_EQ(-1, pattern_check(seen, len, 0, SEED));
+	EXPECT_LE(1, MOVED(&s->before, kicked));
+}
+
+TEST_F(stream, is_cancelled)
+{
+	struct scene *s = &self->s;
+	unsigned int i;
+
+	for (i = 0; i < 3; i++)
+		submit(_metadata, s, i, IOCB_CMD_PREAD, self->fds[0], PAGE, 0);
+	ASSERT_EQ(0, aio_cancel(&s->aio, &s->io[1]));
+	EXPECT_NEXT(s, 1, -ECANCELED);
+	ASSERT_EQ(1, write(self->fds[1], "x", 1));
+	ASSERT_EQ(1, aio_wait(&s->aio, 1, s->ev));
+	i = event_iocb(&s->ev[0]) - s->io;
+	EXPECT_TRUE(i == 0 || i == 2);
+	EXPECT_EQ(1, s->ev[0].res);
+	ASSERT_TRUE(wait_for(aio_cancel(&s->aio, &s->io[2 - i]) == 0));
+	EXPECT_NEXT(s, 2 - i, -ECANCELED);
+}
+
+TEST_F(stream, is_not_waited_for_by_destroy)
+{
+	struct scene *s = &self->s;
+	unsigned int i;
+
+	for (i = 0; i < EVENTS; i++)
+		submit(_metadata, s, i, IOCB_CMD_PREAD, self->fds[0], PAGE, 0);
+	ASSERT_EQ(0, aio_destroy(&s->aio, s->aio.ctx));
+	s->aio.ctx = 0;
+	/* Nobody is there who would take it. */
+	ASSERT_EQ(1, write(self->fds[1], "x", 1));
+	ASSERT_EQ(1, read(self->fds[0], s->buf, 1));
+}
+
+TEST_F(stream, nowait)
+{
+	struct scene *s = &self->s;
+
+	iocb_prep(&s->io[0], IOCB_CMD_PREAD, self->fds[0], s->buf, PAGE, 0);
+	s->io[0].aio_rw_flags = RWF_NOWAIT;
+	EXPECT_RESULT(-EAGAIN, &s->aio, &s->io[0]);
+	s->io[0].aio_rw_flags = 0;
+	ASSERT_EQ(0, fcntl(self->fds[0], F_SETFL, O_NONBLOCK));
+	EXPECT_RESULT(-EAGAIN, &s->aio, &s->io[0]);
+	EXPECT_MOVED(0, &s->before, parked);
+}
+
+static unsigned int nr_sigpipes;
+
+static void on_sigpipe(int sig)
+{
+	(void)sig;
+	nr_sigpipes++;
+}
+
+/* Nobody will read any more: the writer is told as it would be by write(2). */
+TEST_F(stream, write_without_a_reader)
+{
+	struct scene *s = &self->s;
+	const size_t len = EVENTS * PAGE;
+	long ret;
+
+	signal(SIGPIPE, on_sigpipe);
+	iocb_prep(&s->io[0], IOCB_CMD_PWRITE, self->fds[1], s->buf, len, 0);
+	ASSERT_EQ(1, aio_submit_one(&s->aio, &s->io[0]));
+	EXPECT_NO_EVENT(s);
+	close(self->fds[0]);
+	self->fds[0] = -1;
+	/* The signal may come first. */
+	do {
+		ret = aio_wait(&s->aio, 1, s->ev);
+	} while (ret == -EINTR);
+	ASSERT_EQ(1, ret);
+	/* What there was room for was written. */
+	EXPECT_LT(0, s->ev[0].res);
+	EXPECT_GT(len, s->ev[0].res);
+	EXPECT_TRUE(wait_for(__atomic_load_n(&nr_sigpipes, __ATOMIC_RELAXED) == 1));
+}
+
+/* Wake-ups without end, from two processors, beside the retries. */
+TEST_F_TIMEOUT(stream, storm, 120)
+{
+	const unsigned int rounds = scaled(20000);
+	struct scene *s = &self->s;
+	unsigned int i, left = 0, taken = 0, given = 0;
+	bool busy[16] = { };
+	long ret;
+
+	pin_to_cpu(1);
+	while (taken < rounds) {
+		for (i = 0; i < ARRAY_SIZE(busy); i++) {
+			if (busy[i])
+				continue;
+			submit(_metadata, s, i, IOCB_CMD_PREAD, self->fds[0], 1, 0);
+			busy[i] = true;
+			left++;
+		}
+		ret = write(self->fds[1], s->buf, 1 + given % ARRAY_SIZE(busy));
+		ASSERT_LT(0, ret);
+		given += ret;
+		ret = aio_wait(&s->aio, 1, s->ev);
+		ASSERT_EQ(1, ret);
+		ret += aio_poll(&s->aio, EVENTS - 1, s->ev + 1);
+		while (ret--) {
+			i = event_iocb(&s->ev[ret]) - s->io;
+			ASSERT_GT(ARRAY_SIZE(busy), i);
+			ASSERT_TRUE(busy[i]);
+			ASSERT_EQ(1, s->ev[ret].res);
+			busy[i] = false;
+			taken++;
+			left--;
+		}
+	}
+	/* What was given and not taken is there. */
+	while (left && taken < given) {
+		ASSERT_EQ(1, aio_wait(&s->aio, 1, s->ev));
+		taken++;
+		left--;
+	}
+	TH_LOG("%u bytes, %llu parked, %llu kicked", taken,
+	       (unsigned long long)MOVED(&s->before, parked),
+	       (unsigned long long)MOVED(&s->before, kicked));
+	EXPECT_LT(0, MOVED(&s->before, kicked));
+	ASSERT_EQ(0, aio_destroy(&s->aio, s->aio.ctx));
+	s->aio.ctx = 0;
+}
+
+TEST_HARNESS_MAIN
