@@ -44,6 +44,9 @@ demo: ## fio over raio, kernel AIO and io_uring, side by side
 bench: ## raio beside kernel AIO, in instructions and by the wall (B=lifetimes, B=growth: that one)
 	scripts/bench $(B)
 
+bench-submit: ## how long submit takes where there is something to wait for; pictures in out/bench
+	scripts/bench submit
+
 model: ## every interleaving of the ring's protocol, by loom
 	cargo test --release --manifest-path tools/Cargo.toml -p raio-model
 
@@ -88,5 +91,5 @@ clean: ## remove what was built here (the cache stays)
 		-name '.*.cmd' -o -name modules.order -o -name Module.symvers -o \
 		-name bindings_generated.rs \) -not -path './.git/*' -delete
 
-.PHONY: modules modules_install help prepare kernels module tools fio-engine demo bench model test test-full conformance programs mutants \
+.PHONY: modules modules_install help prepare kernels module tools fio-engine demo bench bench-submit model test test-full conformance programs mutants \
 	guest vng clippy lint rustfmt-check doc clean

@@ -11,7 +11,8 @@ use crate::{
     peers::{KernelAio, Peer, Raio},
 };
 use measure::Lookup;
-use report::{Machine, Point, Report, Series, Shape};
+pub(crate) use report::Machine;
+use report::{Point, Report, Series, Shape};
 use std::{fs::File, io, path::PathBuf};
 
 const EVENTS: [usize; 6] = [1, 4, 16, 64, 256, 1_024];

@@ -12,6 +12,7 @@ mod pairs;
 mod peers;
 mod requests;
 mod stopwatch;
+mod submit;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -32,12 +33,19 @@ enum Bench {
     /// What operations cost with more contexts, more events, larger rings,
     /// beside kernel AIO; fails where raio's cost isn't flat but should be
     Growth(growth::Args),
+    /// How long submit takes where there is something to wait for, beside
+    /// kernel AIO and io_uring; fails where raio's isn't as it should be
+    Submit(submit::Args),
+    /// Pictures of what submit has measured
+    Plot(submit::PlotArgs),
 }
 
 fn main() -> ExitCode {
     let result = match Args::parse().bench {
         Bench::Lifetimes(args) => lifetimes::run(&args).map(|()| true),
         Bench::Growth(args) => growth::run(&args),
+        Bench::Submit(args) => submit::run(&args),
+        Bench::Plot(args) => submit::plot(&args),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -16,7 +16,7 @@ use std::{
 /// Some of them, which can be submitted again and again.
 pub(crate) struct Requests {
     _files: Vec<OwnedFd>,
-    _iocbs: Vec<iocb>,
+    iocbs: Vec<iocb>,
     pointers: Vec<*mut iocb>,
 }
 
@@ -44,6 +44,16 @@ impl Requests {
         Ok(Self::all(n, one, vec![ours.into(), other.into()]))
     }
 
+    /// One that is yet to be set.
+    pub(crate) fn one() -> Self {
+        Self::all(1, iocb::default(), Vec::new())
+    }
+
+    /// Makes the first one that.
+    pub(crate) fn set(&mut self, one: iocb) {
+        self.iocbs[0] = one;
+    }
+
     /// `n` like that one.
     fn all(n: usize, one: iocb, files: Vec<OwnedFd>) -> Self {
         let numbered = |i| iocb {
@@ -54,7 +64,7 @@ impl Requests {
         let first = iocbs.as_mut_ptr();
         Self {
             pointers: (0..n).map(|i| first.wrapping_add(i)).collect(),
-            _iocbs: iocbs,
+            iocbs,
             _files: files,
         }
     }

@@ -2,7 +2,7 @@
 //! What was measured, as tables and JSON, and whether it is as flat as it
 //! should be.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fs, io, thread};
 
 /// How a cost should depend on the number that it is measured with.
@@ -151,7 +151,7 @@ fn number(value: f64) -> String {
 }
 
 /// Where it was measured.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Machine {
     kernel: String,
     processor: String,
