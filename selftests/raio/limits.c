@@ -1254,10 +1254,12 @@ TEST_F(memory, ring_is_charged)
 {
 	unsigned long before, file, size;
 
+	file = cgroup_read(self->dir, "memory.stat", "file");
 	ASSERT_EQ(0, tell(&self->peer, MAKE, 1));
 	ASSERT_EQ(0, tell(&self->peer, DESTROY, 0));
+	/* The first ring goes a moment after its context. */
+	ASSERT_TRUE(wait_for(cgroup_read(self->dir, "memory.stat", "file") <= file));
 	before = cgroup_read(self->dir, "memory.current", NULL);
-	file = cgroup_read(self->dir, "memory.stat", "file");
 	ASSERT_EQ(0, tell(&self->peer, MAKE, BIG_RING));
 	size = used(RING_BYTES);
 	ASSERT_LE(BIG_RING * sizeof(struct io_event), size);
