@@ -217,6 +217,13 @@ fn nines(share: f64) -> f64 {
     -(1.0 - share).max(1e-5).log10()
 }
 
+/// To a thousandth, if that is needed.
+fn percent(share: f64) -> String {
+    let digits = format!("{:.3}", 100.0 * share);
+    let digits = digits.trim_end_matches('0').trim_end_matches('.');
+    format!("{digits} %")
+}
+
 fn draw(path: &Path, scene: Scene, shares: &[f64], runs: &[&Run]) -> Result<(), Box<dyn Error>> {
     let area = BitMapBackend::new(path, (900, 540)).into_drawing_area();
     area.fill(&WHITE)?;
@@ -231,7 +238,7 @@ fn draw(path: &Path, scene: Scene, shares: &[f64], runs: &[&Run]) -> Result<(), 
     chart
         .configure_mesh()
         .x_desc("share of the calls")
-        .x_label_formatter(&|n| format!("{} %", 100.0 * (1.0 - 10f64.powf(-n))))
+        .x_label_formatter(&|n| percent(1.0 - 10f64.powf(-n)))
         .x_labels(6)
         .y_desc("ms")
         .draw()?;
@@ -272,6 +279,13 @@ mod tests {
         assert_eq!(times.share(1.0), 10_000);
         assert_eq!(times.mean, 5_000.5);
         assert_eq!(Distribution::new(vec![7]).share(0.9999), 7);
+    }
+
+    #[test]
+    fn percents_are_short() {
+        assert_eq!(percent(0.0), "0 %");
+        assert_eq!(percent(0.9), "90 %");
+        assert_eq!(percent(0.99999), "99.999 %");
     }
 
     fn run(engine: &str, ms: u64, submit: u64, all: u64) -> Run {

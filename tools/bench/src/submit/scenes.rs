@@ -63,13 +63,18 @@ impl Scene {
         }
     }
 
-    /// With a device that takes `ms` for what it does, and `n` requests, or
-    /// fewer if that would take minutes.
-    pub(super) fn run(self, engine: &mut dyn Engine, ms: u64, n: usize) -> io::Result<Times> {
+    /// With a device that takes `ms` for what it does, `depth` requests in flight,
+    /// and `n` in all, or fewer if that would take minutes.
+    pub(super) fn run(
+        self,
+        engine: &mut dyn Engine,
+        ms: u64,
+        depth: usize,
+        n: usize,
+    ) -> io::Result<Times> {
         // Where a request waits by itself, it does so for a latency or two.
         let patient = (10_000 / ms).max(100) as usize;
         let alone = engine.name() == "kernel AIO";
-        let depth = self.depth();
         let n = match self {
             Self::ColdReads if !alone => n,
             // Forty times what may be dirty.
