@@ -77,8 +77,8 @@ impl Scene {
         let alone = engine.name() == "kernel AIO";
         let n = match self {
             Self::ColdReads if !alone => n,
-            // Forty times what may be dirty.
-            Self::DirtyWrites => n.min(40 * (DIRTY / BLOCK) as usize),
+            // It has a limit to write against, whoever waits.
+            Self::DirtyWrites => n,
             Self::FullQueue => n.min(patient * 2),
             _ => n.min(patient),
         };
