@@ -5,7 +5,7 @@
 use crate::{
     intended::{Case, INTENDED},
     plan::{self, Pointer, Request, Sequence, Step},
-    run::{Fact, Side, Trace},
+    run::{Fact, Outcome, Side, Trace},
     sys::Result,
 };
 use std::fmt::Write;
@@ -48,6 +48,11 @@ pub fn compare(sequence: &Sequence, sides: &mut [Side; 2], traces: &[Trace; 2]) 
         }
     }
 
+    let left = |trace: &Trace| -> i64 {
+        let left = |r: &Outcome| i64::from(r.taken) - r.events.len() as i64;
+        trace.requests.iter().map(left).sum()
+    };
+    let unread = left(kernel) > 0 && left(kernel) == left(raio);
     for (k, request) in sequence.requests.iter().enumerate() {
         let (kernel, raio) = (&kernel.requests[k], &raio.requests[k]);
         if kernel != raio {
@@ -56,6 +61,7 @@ pub fn compare(sequence: &Sequence, sides: &mut [Side; 2], traces: &[Trace; 2]) 
                 alone: is_alone(sequence, k),
                 kernel,
                 raio,
+                unread,
             };
             let what = || format!("request {k}: kernel AIO {kernel:?}, raio {raio:?}");
             if verdict.judge(&case, what) {
