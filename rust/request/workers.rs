@@ -551,18 +551,8 @@ impl Pool {
         host.filter(|_| there >= lock.most)
     }
 
-    /// What is next of those that wait for `inode`, and for nothing else.
-    fn behind(&self, inode: Inode) -> Option<NonNull<Request>> {
-        let mut first = None;
-        self.each_of(inode, |run| {
-            // SAFETY: A member is alive while the lock is held.
-            first = first.or(unsafe { (*run.as_ptr()).behind.first() });
-        });
-        first
-    }
-
-    /// One that has `inode` leaves: what waits for that waits for anybody again.
-    fn let_go(&mut self, inode: Inode) {
+    /// The worker behind which others wait for `inode`, if any do.
+    fn host(&self, inode: Inode) -> Option<NonNull<Run>> {
         let mut host = None;
         self.each_of(inode, |run| {
             // SAFETY: A member is alive while the lock is held.
@@ -570,10 +560,21 @@ impl Pool {
                 host = Some(run);
             }
         });
-        let Some(host) = host else {
+        host
+    }
+
+    /// What is next of those that wait for `inode`, and for nothing else.
+    fn behind(&self, inode: Inode) -> Option<NonNull<Request>> {
+        // SAFETY: A member is alive while the lock is held.
+        unsafe { (*self.host(inode)?.as_ptr()).behind.first() }
+    }
+
+    /// One that has `inode` leaves: what waits for that waits for anybody again.
+    fn let_go(&mut self, inode: Inode) {
+        let Some(host) = self.host(inode) else {
             return;
         };
-        // SAFETY: As above; who waits there is alive.
+        // SAFETY: A member is alive while the lock is held; who waits there is.
         unsafe {
             while let Some(request) = (*host.as_ptr()).behind.last() {
                 (*host.as_ptr()).behind.remove(request);
