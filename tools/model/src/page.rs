@@ -11,7 +11,7 @@ use loom::{
     model::Builder,
     sync::{
         atomic::{AtomicU32, Ordering},
-        Mutex,
+        Mutex, MutexGuard,
     },
     thread,
 };
@@ -100,24 +100,20 @@ impl Request {
     fn unlock(&self) {
         let mut page = self.page.lock().unwrap();
         page.locked = false;
-        if !std::mem::take(&mut page.queued) {
-            return;
-        }
-        self.use_entry();
-        match self.parking.kick() {
-            Kick::Seen | Kick::Left => (),
-            Kick::Ours => {
-                drop(page);
-                self.attempt();
-            }
-            Kick::Free => self.free(),
-        }
+        self.wake_up(page);
     }
 
     /// And somebody else has locked it again.
     fn unlock_for_another(&self) {
-        let mut page = self.page.lock().unwrap();
-        if !page.locked || !std::mem::take(&mut page.queued) {
+        let page = self.page.lock().unwrap();
+        if page.locked {
+            self.wake_up(page);
+        }
+    }
+
+    /// Kicks who is in the queue.
+    fn wake_up(&self, mut page: MutexGuard<'_, Page>) {
+        if !std::mem::take(&mut page.queued) {
             return;
         }
         self.use_entry();
