@@ -41,8 +41,11 @@ fio-engine: ## fio's engine for raio, out/fio/raio.so, for the fio installed her
 demo: ## fio over raio, kernel AIO and io_uring, side by side
 	scripts/demo
 
-bench: ## raio beside kernel AIO, in instructions and by the wall (B=lifetimes, B=growth: that one)
-	scripts/bench $(B)
+bench: ## what a request costs, by raio, kernel AIO, io_uring and bare bios (B=lifetimes, growth or submit: that)
+	scripts/bench $(or $(B),cost)
+
+bench-check: ## the same; fails where raio's is over a bar, or more than on record
+	scripts/bench cost --check
 
 bench-submit: ## how long submit takes where there is something to wait for; pictures in out/bench
 	scripts/bench submit
@@ -91,5 +94,5 @@ clean: ## remove what was built here (the cache stays)
 		-name '.*.cmd' -o -name modules.order -o -name Module.symvers -o \
 		-name bindings_generated.rs \) -not -path './.git/*' -delete
 
-.PHONY: modules modules_install help prepare kernels module tools fio-engine demo bench bench-submit model test test-full conformance programs mutants \
+.PHONY: modules modules_install help prepare kernels module tools fio-engine demo bench bench-check bench-submit model test test-full conformance programs mutants \
 	guest vng clippy lint rustfmt-check doc clean

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! null_blk devices with a latency, and file systems on them. Undone on drop.
+//! null_blk devices, and file systems on them. Undone on drop.
 
 use std::{
     fs, io,
@@ -19,29 +19,50 @@ impl Disk {
     /// One of `megabytes` that takes `ms` for each request, of which it has
     /// `depth` at once, and moves no more than `mbps` megabytes in a second. What
     /// was written can be read if it has `memory`.
-    pub(crate) fn new(
+    pub(crate) fn slow(
         megabytes: u64,
         ms: u64,
         depth: u32,
         memory: bool,
         mbps: Option<u64>,
     ) -> io::Result<Self> {
+        Self::new(
+            "raio-bench",
+            &[
+                ("size", megabytes),
+                ("memory_backed", memory.into()),
+                ("irqmode", 2),
+                ("completion_nsec", ms * 1_000_000),
+                ("hw_queue_depth", depth.into()),
+                ("submit_queues", 1),
+                ("mbps", mbps.unwrap_or(0)),
+            ],
+        )
+    }
+
+    /// One of `megabytes` that takes no time, and can be polled. What was written
+    /// can be read if it has `memory`.
+    pub(crate) fn fast(name: &str, megabytes: u64, memory: bool) -> io::Result<Self> {
+        Self::new(
+            name,
+            &[
+                ("size", megabytes),
+                ("memory_backed", memory.into()),
+                ("irqmode", 1),
+                ("hw_queue_depth", 256),
+                ("submit_queues", 1),
+                ("poll_queues", 1),
+            ],
+        )
+    }
+
+    fn new(name: &str, settings: &[(&str, u64)]) -> io::Result<Self> {
         let disk = Self {
-            name: "raio-bench".into(),
+            name: name.into(),
             mounted: None,
         };
         fs::create_dir(disk.config())?;
-        let settings = [
-            ("size", megabytes),
-            ("memory_backed", memory.into()),
-            ("irqmode", 2),
-            ("completion_nsec", ms * 1_000_000),
-            ("hw_queue_depth", depth.into()),
-            ("submit_queues", 1),
-            ("mbps", mbps.unwrap_or(0)),
-            ("power", 1),
-        ];
-        for (name, value) in settings {
+        for (name, value) in settings.iter().chain(&[("power", 1)]) {
             fs::write(disk.config().join(name), value.to_string())?;
         }
         Ok(disk)
@@ -57,7 +78,7 @@ impl Disk {
 
     /// Makes a file system of that type on it and mounts it.
     pub(crate) fn mount(&mut self, fs: &str) -> io::Result<PathBuf> {
-        let dir = PathBuf::from("/tmp/raio-bench");
+        let dir = Path::new("/tmp").join(&self.name);
         fs::create_dir_all(&dir)?;
         let quiet = if fs == "xfs" { "-qf" } else { "-qF" };
         run(Command::new(format!("mkfs.{fs}"))

@@ -6,6 +6,8 @@
 //! well, times alone say little. In a guest whose clock counts instructions
 //! (`scripts/guest --icount`) the nanoseconds are instructions.
 
+mod cost;
+mod disk;
 mod growth;
 mod lifetimes;
 mod pairs;
@@ -16,6 +18,9 @@ mod submit;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+
+/// For pictures, of Debian's package fonts-dejavu-core.
+const FONT: &str = "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf";
 
 /// Measures raio beside its peers, in pairs.
 #[derive(Parser)]
@@ -36,6 +41,10 @@ enum Bench {
     /// How long submit takes where there is something to wait for, beside
     /// kernel AIO and io_uring; fails where raio's isn't as it should be
     Submit(submit::Args),
+    /// What a request costs, beside kernel AIO, io_uring and bare bios
+    Cost(cost::Args),
+    /// Tables, verdicts and pictures of what cost has measured
+    Report(cost::ReportArgs),
     /// Pictures of what submit has measured
     Plot(submit::PlotArgs),
 }
@@ -45,6 +54,8 @@ fn main() -> ExitCode {
         Bench::Lifetimes(args) => lifetimes::run(&args).map(|()| true),
         Bench::Growth(args) => growth::run(&args),
         Bench::Submit(args) => submit::run(&args),
+        Bench::Cost(args) => cost::run(&args),
+        Bench::Report(args) => cost::report(&args),
         Bench::Plot(args) => submit::plot(&args),
     };
     match result {

@@ -8,7 +8,6 @@
 //! counted is what submit does, and not who else wants the processor; once it
 //! hasn't, for throughput and completion, as programs have them.
 
-mod disk;
 mod engine;
 mod report;
 mod scenes;

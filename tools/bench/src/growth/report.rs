@@ -151,7 +151,7 @@ fn number(value: f64) -> String {
 }
 
 /// Where it was measured.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Machine {
     kernel: String,
     processor: String,

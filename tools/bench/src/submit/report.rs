@@ -3,7 +3,7 @@
 //! should be.
 
 use super::{scenes::Scene, Times};
-use crate::growth::Machine;
+use crate::{growth::Machine, FONT};
 use plotters::{
     prelude::*,
     style::{register_font, FontStyle},
@@ -23,9 +23,6 @@ const NO_WORSE: f64 = 1.02;
 /// With a faster device, in milliseconds, it isn't that one that takes the time:
 /// a processor is full, and its interrupts are in what submit takes.
 const COMPARED_FROM: u64 = 10;
-
-/// Of Debian's package fonts-dejavu-core.
-const FONT: &str = "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf";
 
 /// Parts of a distribution that are kept: of 1, to where it was sorted.
 const SHARES: [f64; 16] = [

@@ -2,12 +2,11 @@
 //! What kernel AIO's submit waits for.
 
 use super::{
-    be_ordinary,
-    disk::Disk,
-    drive,
+    be_ordinary, drive,
     engine::{Engine, Op},
     Times,
 };
+use crate::disk::Disk;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
@@ -85,7 +84,7 @@ impl Scene {
         let mut buffers = Buffers::new(depth);
         match self {
             Self::ColdReads => {
-                let disk = Disk::new(((n as u64 * 2 * BLOCK) >> 20) + 64, ms, 1024, false, None)?;
+                let disk = Disk::slow(((n as u64 * 2 * BLOCK) >> 20) + 64, ms, 1024, false, None)?;
                 let file = File::open(disk.node())?;
                 advise(&file, libc::POSIX_FADV_RANDOM)?;
                 advise(&file, libc::POSIX_FADV_DONTNEED)?;
@@ -95,7 +94,7 @@ impl Scene {
                 })
             }
             Self::FullQueue => {
-                let disk = Disk::new(64, ms, 2, false, None)?;
+                let disk = Disk::slow(64, ms, 2, false, None)?;
                 let file = direct(&disk.node(), false)?;
                 drive(engine, n, depth, |i| {
                     buffers.op(file.as_raw_fd(), false, i, i as u64 % 16_384 * BLOCK)
@@ -103,7 +102,7 @@ impl Scene {
             }
             Self::DirtyWrites => {
                 // Slower than what is written.
-                let mut disk = Disk::new(512, ms, 64, true, Some(MBPS))?;
+                let mut disk = Disk::slow(512, ms, 64, true, Some(MBPS))?;
                 let file = File::create(disk.mount("ext4")?.join("file"))?;
                 let _limit = Limit::new()?;
                 drive(engine, n, depth, |i| {
@@ -116,7 +115,7 @@ impl Scene {
                 } else {
                     "ext4"
                 };
-                let mut disk = Disk::new(512, ms, 64, true, None)?;
+                let mut disk = Disk::slow(512, ms, 64, true, None)?;
                 let file = direct(&disk.mount(fs)?.join("file"), true)?;
                 let over = AtomicBool::new(false);
                 thread::scope(|scope| {

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What a request costs: by raio, by its peers, and by the block layer alone, which
+//! is the limit. Each job is done by one client that does no more than it has to, see
+//! `client`, with every engine that can do it, in one boot.
+//!
+//! In a guest whose clock counts instructions the times are those; then `raio-count`,
+//! a plugin of QEMU, also counts locked instructions and accesses to memory between
+//! the marks that are set here. By the wall, engines take turns, and only ratios mean
+//! anything. Makes JSON, of which `report` makes tables, verdicts and pictures.
+
+mod aio;
+mod bars;
+mod client;
+mod engines;
+mod jobs;
+mod report;
+mod uring;
+
+use crate::growth::Machine;
+use engines::Name;
+use jobs::{Job, Targets};
+pub(crate) use report::{report, ReportArgs};
+use serde::{Deserialize, Serialize};
+use std::{fs::File, io, path::PathBuf};
+
+/// What to measure.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only these engines
+    #[arg(long, value_enum, value_delimiter = ',')]
+    engine: Vec<Name>,
+    /// Only jobs whose names contain one of these
+    #[arg(long, value_delimiter = ',')]
+    job: Vec<String>,
+    /// Requests of each run
+    #[arg(long, default_value_t = 20_000)]
+    requests: usize,
+    /// Runs of each job with each engine, in turns
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// Where to write it
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// What the JSON shall say besides, such as commit=1234
+    #[arg(long, value_name = "KEY=VALUE")]
+    note: Vec<String>,
+}
+
+/// One engine in one job.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Run {
+    job: Job,
+    engine: Name,
+    requests: usize,
+    /// Of each round.
+    ns: Vec<u64>,
+    /// Counted by the plugin, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    counted: Option<Counted>,
+}
+
+/// What the plugin has counted, in all rounds.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Counted {
+    instructions: u64,
+    locked: u64,
+    accesses: u64,
+}
+
+/// All of it.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Results {
+    machine: Machine,
+    runs: Vec<Run>,
+}
+
+/// Measures, and prints as it does.
+pub(crate) fn run(args: &Args) -> io::Result<bool> {
+    let mut runs = Vec::new();
+    let mut targets = Targets::new();
+    for job in Job::all() {
+        let name = job.to_string();
+        if !args.job.is_empty() && !args.job.iter().any(|part| name.contains(part)) {
+            continue;
+        }
+        let asked = |engine: &Name| args.engine.is_empty() || args.engine.contains(engine);
+        let engines: Vec<Name> = Name::ALL.into_iter().filter(asked).collect();
+        let mut of_job: Vec<Run> = Vec::new();
+        for round in 0..args.rounds {
+            let turn = round % engines.len().max(1);
+            for engine in engines[turn..].iter().chain(&engines[..turn]) {
+                let target = targets.open(&job)?;
+                let Some(ns) = engine.run(&job, &target, args.requests)? else {
+                    continue;
+                };
+                match of_job.iter_mut().find(|run| run.engine == *engine) {
+                    Some(run) => run.ns.push(ns),
+                    None => of_job.push(Run {
+                        job: job.clone(),
+                        engine: *engine,
+                        requests: args.requests * job.threads,
+                        ns: vec![ns],
+                        counted: None,
+                    }),
+                }
+            }
+        }
+        for run in &of_job {
+            println!(
+                "{name:<32} {:<20} {:>9.1} ns",
+                run.engine.to_string(),
+                run.ns_each()
+            );
+        }
+        runs.append(&mut of_job);
+    }
+    if let Some(path) = &args.json {
+        let machine = Machine::read(&args.note)?;
+        serde_json::to_writer(File::create(path)?, &Results { machine, runs })?;
+    }
+    Ok(true)
+}
+
+impl Run {
+    /// Of a request, in the median round.
+    fn ns_each(&self) -> f64 {
+        let mut ns = self.ns.clone();
+        ns.sort_unstable();
+        ns.get(ns.len() / 2)
+            .map_or(0.0, |ns| *ns as f64 / self.requests as f64)
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What raio may cost at most, beside its peers in the same boot.
+
+use super::{engines::Name, jobs::Job, Results};
+
+/// A figure of raio's, as a share of another's.
+pub(crate) struct Bar {
+    pub(crate) what: String,
+    pub(crate) share: f64,
+    pub(crate) most: f64,
+    pub(crate) aim: f64,
+}
+
+/// Those of the jobs and engines that were measured.
+pub(crate) fn bars(results: &Results) -> Vec<Bar> {
+    use Name::{
+        Libaio, Limit, Raio, RaioLibaio, RaioPolled, RaioRegistered, Uring, UringPolled,
+        UringRegistered,
+    };
+    let raw = Job::of("null_blk");
+    let cost = |job: &Job, engine| results.find(job, engine).map(|run| run.ns_each());
+    let locked = |engine| {
+        let run = results.find(&raw, engine)?;
+        Some(run.counted?.locked as f64 / run.requests as f64)
+    };
+    let mut bars = Vec::new();
+    let mut bar = |what: String, ours: Option<f64>, theirs: Option<f64>, most, aim| {
+        if let (Some(ours), Some(theirs)) = (ours, theirs) {
+            let share = ours / theirs;
+            bars.push(Bar {
+                what,
+                share,
+                most,
+                aim,
+            });
+        }
+    };
+    let of = |job: &Job, ours: Name, theirs: &str| format!("{job}: {ours} to {theirs}");
+    let mut pair = |job: &Job, ours: Name, theirs: Name, most, aim| {
+        let what = of(job, ours, &theirs.to_string());
+        bar(what, cost(job, ours), cost(job, theirs), most, aim);
+    };
+    pair(&raw, RaioLibaio, Libaio, 0.90, 0.80);
+    pair(&raw, RaioRegistered, UringRegistered, 0.78, 0.71);
+    pair(&raw, RaioPolled, UringPolled, 0.80, 0.72);
+    pair(
+        &Job::of("nothing"),
+        RaioRegistered,
+        UringRegistered,
+        1.00,
+        0.80,
+    );
+    let mut disks = Vec::new();
+    for fs in ["ext4", "xfs"] {
+        for write in [false, true] {
+            let job = Job {
+                write,
+                ..Job::of(fs)
+            };
+            pair(&job, RaioRegistered, UringRegistered, 0.95, 0.85);
+            disks.push(job);
+        }
+    }
+    if let Some(limit) = cost(&raw, Limit) {
+        let above = |engine| cost(&raw, engine).map(|cost| cost - limit);
+        bar(
+            of(&raw, RaioRegistered, "uring-registered, above the limit"),
+            above(RaioRegistered),
+            above(UringRegistered),
+            0.35,
+            0.18,
+        );
+    }
+    bar(
+        of(
+            &raw,
+            RaioRegistered,
+            "uring-registered, locked instructions",
+        ),
+        locked(RaioRegistered),
+        locked(UringRegistered),
+        1.00,
+        0.70,
+    );
+    // All others, by the better of the peers that are asked for the same.
+    let faces: [(Name, &[Name]); 4] = [
+        (RaioLibaio, &[Libaio]),
+        (Raio, &[Libaio, Uring]),
+        (RaioRegistered, &[Libaio, UringRegistered]),
+        (RaioPolled, &[UringPolled]),
+    ];
+    for job in Job::all() {
+        for (ours, peers) in faces {
+            let special = match ours {
+                RaioLibaio | RaioPolled => job == raw,
+                RaioRegistered => job == raw || job.target == "nothing" || disks.contains(&job),
+                _ => false,
+            };
+            if special {
+                continue;
+            }
+            let best = peers
+                .iter()
+                .filter_map(|peer| Some((cost(&job, *peer)?, *peer)))
+                .min_by(|a, b| a.0.total_cmp(&b.0));
+            if let Some((theirs, peer)) = best {
+                let what = of(&job, ours, &peer.to_string());
+                bar(what, cost(&job, ours), Some(theirs), 1.00, 0.90);
+            }
+        }
+    }
+    bars
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Who is measured, and the measurement.
+
+use super::{
+    aio::{Aio, Context},
+    client::{drive, Buffers, Engine, Load, Op, Part, Shared},
+    jobs::{Job, Target},
+    uring::{Features, Uring},
+};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use std::{
+    arch::asm,
+    fmt,
+    fs::OpenOptions,
+    io::{self, Write},
+    os::fd::AsRawFd,
+    path::Path,
+    sync::Barrier,
+    thread,
+    time::Instant,
+};
+
+/// libaio's own library, on Debian 12 or 13, and ours where `scripts/bench` puts it. By
+/// their paths, for both have the same name.
+const LIBAIO: [&str; 2] = [
+    "/usr/lib/x86_64-linux-gnu/libaio.so.1",
+    "/usr/lib/x86_64-linux-gnu/libaio.so.1t64",
+];
+const OUR_LIBAIO: &str = "/raio/libaio/libaio.so.1";
+
+/// An engine.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Name {
+    /// Bare bios
+    Limit,
+    /// Kernel AIO by libaio
+    Libaio,
+    /// io_uring
+    Uring,
+    /// io_uring with registered buffers and files
+    UringRegistered,
+    /// io_uring with registered buffers and files, polled
+    UringPolled,
+    /// raio by its libaio
+    RaioLibaio,
+    /// raio
+    Raio,
+    /// raio with registered buffers and files
+    RaioRegistered,
+    /// raio with registered buffers and files, polled
+    RaioPolled,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+impl Name {
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Limit,
+        Self::Libaio,
+        Self::Uring,
+        Self::UringRegistered,
+        Self::UringPolled,
+        Self::RaioLibaio,
+        Self::Raio,
+        Self::RaioRegistered,
+        Self::RaioPolled,
+    ];
+
+    /// Is it ours?
+    pub(crate) fn is_raio(self) -> bool {
+        matches!(
+            self,
+            Self::RaioLibaio | Self::Raio | Self::RaioRegistered | Self::RaioPolled
+        )
+    }
+
+    /// Nanoseconds of a job of `n` requests by each thread. None if it can't do that.
+    pub(crate) fn run(self, job: &Job, target: &Target, n: usize) -> io::Result<Option<u64>> {
+        let load = job.load();
+        let fd = target.file.as_raw_fd();
+        let uring = |registered, polled| {
+            // One issuer is all that a ring of this kind has.
+            if job.is_shared() {
+                return Ok(None);
+            }
+            let features = Features { registered, polled };
+            timed(job, n, |_, buffers| {
+                Uring::new(features, fd, &load, buffers)
+            })
+            .map(Some)
+        };
+        let aio = |library: &str| {
+            if load.op == Op::Nothing {
+                return Ok(None);
+            }
+            let depth = load.depth * job.threads / job.contexts;
+            let contexts = (0..job.contexts)
+                .map(|_| Context::new(library, depth))
+                .collect::<io::Result<Vec<_>>>()?;
+            timed(job, n, |thread, buffers| {
+                let context = contexts[thread % contexts.len()].clone();
+                Ok(Aio::new(context, job.is_shared(), fd, &load, buffers))
+            })
+            .map(Some)
+        };
+        match self {
+            Self::Limit => limit(job, &load, target, n),
+            Self::Libaio => {
+                let there = |path: &&&str| Path::new(path).exists();
+                aio(LIBAIO.iter().find(there).unwrap_or(&LIBAIO[0]))
+            }
+            Self::RaioLibaio => aio(OUR_LIBAIO),
+            Self::Uring => uring(false, false),
+            Self::UringRegistered => uring(true, false),
+            Self::UringPolled if load.op == Op::Nothing => Ok(None),
+            Self::UringPolled => uring(true, true),
+            // Yet to come.
+            Self::Raio | Self::RaioRegistered | Self::RaioPolled => Ok(None),
+        }
+    }
+}
+
+/// Begins, or ends, what the plugin counts. `raio-count` has the same numbers.
+fn mark_begin() {
+    // SAFETY: It does nothing.
+    unsafe { asm!("nopl 0x7261696f(%rax,%rax,1)", options(att_syntax, nostack)) }
+}
+
+fn mark_end() {
+    // SAFETY: As above.
+    unsafe { asm!("nopl 0x72616970(%rax,%rax,1)", options(att_syntax, nostack)) }
+}
+
+/// Nanoseconds that `work` takes.
+fn stopwatch(work: impl FnOnce() -> io::Result<()>) -> io::Result<u64> {
+    let start = Instant::now();
+    mark_begin();
+    work()?;
+    mark_end();
+    Ok(start.elapsed().as_nanos() as u64)
+}
+
+/// Has each thread make `n` requests, after some that aren't counted, of which data
+/// is looked at.
+fn timed<E: Engine>(
+    job: &Job,
+    n: usize,
+    make: impl Fn(usize, &Buffers) -> io::Result<E> + Sync,
+) -> io::Result<u64> {
+    let load = job.load();
+    let verify = job.has_data() && load.op == Op::Read;
+    let warm = (n / 10).max(2 * load.depth);
+    // They go after the engines.
+    let buffers = Buffers::new(load.slots);
+    let shared = [Shared::default(), Shared::default()];
+    let part = |thread: usize, phase: usize, n| Part {
+        slots: thread * load.depth..(thread + 1) * load.depth,
+        n: if job.is_shared() { n * job.threads } else { n },
+        shared: job.is_shared().then_some(&shared[phase]),
+    };
+    let prepare = |thread| {
+        let mut engine = make(thread, &buffers)?;
+        drive(&mut engine, &load, part(thread, 0, warm), |slot, block| {
+            !verify || buffers.word(slot) == block
+        })?;
+        Ok::<_, io::Error>(engine)
+    };
+    let work = |thread, engine: &mut E| drive(engine, &load, part(thread, 1, n), |_, _| true);
+    if job.threads == 1 {
+        let mut engine = prepare(0)?;
+        return stopwatch(|| work(0, &mut engine));
+    }
+    let ready = Barrier::new(job.threads + 1);
+    thread::scope(|scope| {
+        let thread = |thread| {
+            let (ready, prepare, work) = (&ready, &prepare, &work);
+            scope.spawn(move || {
+                let prepared = prepare(thread);
+                ready.wait();
+                work(thread, &mut prepared?)
+            })
+        };
+        let threads: Vec<_> = (0..job.threads).map(thread).collect();
+        ready.wait();
+        stopwatch(|| {
+            for thread in threads {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")))?;
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Has the module `raio_limit` read.
+fn limit(job: &Job, load: &Load, target: &Target, n: usize) -> io::Result<Option<u64>> {
+    if job.threads > 1 || job.has_data() || load.op != Op::Read {
+        return Ok(None);
+    }
+    let mut device = OpenOptions::new().write(true).open("/dev/raio_limit")?;
+    let mut command = |n: usize| {
+        let Load {
+            depth,
+            batch,
+            blocks,
+            ..
+        } = load;
+        let command = format!("{} {depth} {batch} {blocks} {n}", target.path.display());
+        device.write_all(command.as_bytes())
+    };
+    command(n / 10)?;
+    stopwatch(|| command(n)).map(Some)
+}

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Tables, verdicts and pictures of what was measured.
+
+use super::{
+    bars::{bars, Bar},
+    engines::Name,
+    jobs::Job,
+    Counted, Results, Run,
+};
+use plotters::{
+    prelude::*,
+    style::{register_font, FontStyle},
+};
+use std::{
+    error::Error,
+    fs::{self, File},
+    io::{self, BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+/// A cost may be so much more than the last recorded one.
+const WORSE: f64 = 1.02;
+
+/// What to report.
+#[derive(clap::Args)]
+pub(crate) struct ReportArgs {
+    /// What `cost` has written; what the plugin has counted is added to it
+    json: PathBuf,
+    /// What the plugin has written
+    #[arg(long, value_name = "FILE")]
+    counts: Option<PathBuf>,
+    /// Results to compare with
+    #[arg(long, value_name = "FILE")]
+    last: Option<PathBuf>,
+    /// Fail if a cost is over its bar, or worse than the last one by 2 %
+    #[arg(long)]
+    check: bool,
+    /// Where pictures go to
+    #[arg(long, value_name = "DIRECTORY")]
+    plot: Option<PathBuf>,
+}
+
+/// Prints what was measured; false if it is to be checked and isn't as it should be.
+pub(crate) fn report(args: &ReportArgs) -> io::Result<bool> {
+    let mut results: Results = read(&args.json)?;
+    if let Some(counts) = &args.counts {
+        results.add(&counted(counts)?)?;
+        serde_json::to_writer(File::create(&args.json)?, &results)?;
+    }
+    results.print();
+    let bars = bars(&results);
+    let mut good = print(&bars);
+    if let Some(last) = &args.last {
+        good &= results.is_no_worse(&read(last)?);
+    }
+    if let Some(directory) = &args.plot {
+        results
+            .plot(directory)
+            .map_err(|e| io::Error::other(e.to_string()))?;
+    }
+    Ok(good || !args.check)
+}
+
+fn read(path: &Path) -> io::Result<Results> {
+    let wrong = |e| io::Error::other(format!("{}: {e}", path.display()));
+    serde_json::from_reader(File::open(path).map_err(wrong)?).map_err(|e| wrong(io::Error::from(e)))
+}
+
+fn counted(path: &Path) -> io::Result<Vec<Counted>> {
+    let parse = |line: io::Result<String>| {
+        let line = line?;
+        let mut numbers = line.split(' ').map(str::parse);
+        let mut next = || numbers.next().and_then(Result::ok);
+        match (next(), next(), next()) {
+            (Some(instructions), Some(locked), Some(accesses)) => Ok(Counted {
+                instructions,
+                locked,
+                accesses,
+            }),
+            _ => Err(io::Error::other(format!("{}: {line}", path.display()))),
+        }
+    };
+    BufReader::new(File::open(path)?)
+        .lines()
+        .map(parse)
+        .collect()
+}
+
+fn print(bars: &[Bar]) -> bool {
+    let mut good = true;
+    println!(
+        "\n{:<64} {:>7} {:>7} {:>5}",
+        "raio to its peer", "share", "at most", "aim"
+    );
+    for Bar {
+        what,
+        share,
+        most,
+        aim,
+    } in bars
+    {
+        let verdict = match share {
+            share if share > most => "MISSED",
+            share if share > aim => "",
+            _ => "aim reached",
+        };
+        good &= share <= most;
+        println!("{what:<64} {share:>7.3} {most:>7.2} {aim:>5.2} {verdict}");
+    }
+    good
+}
+
+impl Results {
+    pub(super) fn find(&self, job: &Job, engine: Name) -> Option<&Run> {
+        self.runs
+            .iter()
+            .find(|run| run.job == *job && run.engine == engine)
+    }
+
+    /// Adds what was counted, in the order of the runs.
+    fn add(&mut self, counted: &[Counted]) -> io::Result<()> {
+        let (runs, lines) = (self.runs.len(), counted.len());
+        if runs != lines {
+            return Err(io::Error::other(format!("{runs} runs, {lines} counts")));
+        }
+        for (run, counted) in self.runs.iter_mut().zip(counted) {
+            run.counted = Some(*counted);
+        }
+        Ok(())
+    }
+
+    fn print(&self) {
+        println!(
+            "{:<32} {:<18} {:>10} {:>8} {:>8}",
+            "4 KiB at random, depth/batch", "engine", "each", "locked", "accesses"
+        );
+        for run in &self.runs {
+            print!(
+                "{:<32} {:<18} {:>10.1}",
+                run.job.to_string(),
+                run.engine.to_string(),
+                run.ns_each()
+            );
+            if let Some(counted) = run.counted {
+                let each = |n: u64| n as f64 / run.requests as f64;
+                print!(
+                    " {:>8.2} {:>8.1}",
+                    each(counted.locked),
+                    each(counted.accesses)
+                );
+            }
+            println!();
+        }
+    }
+
+    /// Is no cost of raio's above that of `last`?
+    fn is_no_worse(&self, last: &Self) -> bool {
+        let mut good = true;
+        for run in self.runs.iter().filter(|run| run.engine.is_raio()) {
+            let Some(before) = last.find(&run.job, run.engine) else {
+                continue;
+            };
+            let grown = run.ns_each() / before.ns_each();
+            if grown > WORSE {
+                good = false;
+                println!(
+                    "{} {}: {:.1}, {:.1} % more than last time: WORSE",
+                    run.job,
+                    run.engine,
+                    run.ns_each(),
+                    100.0 * (grown - 1.0)
+                );
+            }
+        }
+        good
+    }
+
+    fn plot(&self, directory: &Path) -> Result<(), Box<dyn Error>> {
+        let font = fs::read(crate::FONT).map_err(|e| format!("{}: {e}", crate::FONT))?;
+        register_font("sans-serif", FontStyle::Normal, font.leak())
+            .map_err(|_| format!("{} is no font", crate::FONT))?;
+        fs::create_dir_all(directory)?;
+        let one = |run: &&Run| run.job.target == "null_blk" && run.job.threads == 1;
+        let runs: Vec<&Run> = self.runs.iter().filter(one).collect();
+        let by = |what: &str, fixed: fn(&Job) -> bool, x: fn(&Job) -> usize| {
+            let runs: Vec<&Run> = runs.iter().filter(|run| fixed(&run.job)).copied().collect();
+            draw(&directory.join(format!("cost-{what}.png")), what, &runs, x)
+        };
+        // As much in a batch as there can be of those that are measured.
+        by(
+            "depth",
+            |job| job.batch == job.depth.min(32),
+            |job| job.depth,
+        )?;
+        by("batch", |job| job.depth == 128, |job| job.batch)
+    }
+}
+
+fn draw(
+    path: &Path,
+    what: &str,
+    runs: &[&Run],
+    x: fn(&Job) -> usize,
+) -> Result<(), Box<dyn Error>> {
+    let area = BitMapBackend::new(path, (900, 540)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let most = runs.iter().map(|run| run.ns_each()).fold(1.0, f64::max);
+    let wide = runs.iter().map(|run| x(&run.job)).max().unwrap_or(1) as f64;
+    let mut chart = ChartBuilder::on(&area)
+        .caption(
+            format!("4 KiB reads of null_blk, by {what}"),
+            ("sans-serif", 24),
+        )
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(70)
+        .build_cartesian_2d((1.0..wide * 1.1).log_scale(), 0.0..most * 1.1)?;
+    chart
+        .configure_mesh()
+        .x_desc(what)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_desc("instructions for each")
+        .draw()?;
+    for (i, engine) in Name::ALL.into_iter().enumerate() {
+        let color = Palette99::pick(i).to_rgba();
+        let line = runs
+            .iter()
+            .filter(|run| run.engine == engine)
+            .map(|run| (x(&run.job) as f64, run.ns_each()));
+        let points: Vec<_> = line.collect();
+        if points.is_empty() {
+            continue;
+        }
+        let width = if engine.is_raio() { 3 } else { 1 };
+        chart
+            .draw_series(LineSeries::new(points, color.stroke_width(width)).point_size(3))?
+            .label(engine.to_string())
+            .legend(move |(x, y)| {
+                PathElement::new([(x, y), (x + 18, y)], color.stroke_width(width))
+            });
+    }
+    chart
+        .configure_series_labels()
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK)
+        .draw()?;
+    area.present()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::growth::Machine;
+
+    fn results(costs: &[(Name, u64)]) -> Results {
+        let run = |(engine, cost): &(Name, u64)| Run {
+            job: Job::of("null_blk"),
+            engine: *engine,
+            requests: 10,
+            ns: vec![10 * cost],
+            counted: Some(Counted {
+                instructions: 10 * cost,
+                locked: 200,
+                accesses: 0,
+            }),
+        };
+        Results {
+            machine: Machine::read(&[]).unwrap(),
+            runs: costs.iter().map(run).collect(),
+        }
+    }
+
+    #[test]
+    fn bars_can_be_missed() {
+        let peers = [(Name::Limit, 1500), (Name::UringRegistered, 2400)];
+        let with = |cost| {
+            let mut costs = peers.to_vec();
+            costs.push((Name::RaioRegistered, cost));
+            print(&bars(&results(&costs)))
+        };
+        assert!(with(1800));
+        // Above the limit by more than 35 % of io_uring's.
+        assert!(!with(1830));
+        assert!(!with(1900));
+    }
+
+    #[test]
+    fn worse_is_told() {
+        let last = results(&[(Name::RaioLibaio, 1000), (Name::Libaio, 1000)]);
+        assert!(results(&[(Name::RaioLibaio, 1019), (Name::Libaio, 2000)]).is_no_worse(&last));
+        assert!(!results(&[(Name::RaioLibaio, 1021)]).is_no_worse(&last));
+    }
+
+    #[test]
+    fn counts_are_of_the_runs() {
+        let mut results = results(&[(Name::Libaio, 1)]);
+        assert!(results.add(&[]).is_err());
+        let counted = Counted {
+            instructions: 1,
+            locked: 2,
+            accesses: 3,
+        };
+        results.add(&[counted]).unwrap();
+        assert_eq!(results.runs[0].counted.unwrap().locked, 2);
+    }
+}
