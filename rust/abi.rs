@@ -24,8 +24,9 @@ use kernel::{
 use layout::Plan;
 
 pub(crate) use bindings::{
-    raio_cancel as Cancel, raio_destroy as Destroy, raio_getevents as GetEvents,
-    raio_query as Query, raio_setup as Setup, raio_stats as Stats, raio_submit as Submit,
+    raio_cancel as Cancel, raio_destroy as Destroy, raio_enter as Enter,
+    raio_getevents as GetEvents, raio_query as Query, raio_setup as Setup, raio_stats as Stats,
+    raio_submit as Submit,
 };
 
 /// Most requests that a context may be set up for. Its ring then has 32 MiB.
@@ -35,7 +36,8 @@ pub(crate) const MAX_EVENTS: u32 = 1 << 20;
 pub(crate) const FEATURES: u64 = bindings::RAIO_HAS_POLL
     | bindings::RAIO_HAS_SIGMASK
     | bindings::RAIO_HAS_MIN_WAIT
-    | bindings::RAIO_HAS_CANCEL;
+    | bindings::RAIO_HAS_CANCEL
+    | bindings::RAIO_HAS_ENTER;
 
 /// The bits of `aio_flags` that are done.
 pub(crate) const IOCB_FLAGS: u32 = bindings::IOCB_FLAG_RESFD | bindings::IOCB_FLAG_IOPRIO;
@@ -74,6 +76,7 @@ args! {
     Submit: 32,
     GetEvents: 48,
     Cancel: 24,
+    Enter: 48,
 }
 
 /// A call, and the number of bytes that its caller takes the structure to have.
@@ -85,6 +88,7 @@ pub(crate) enum Call {
     Submit,
     GetEvents,
     Cancel,
+    Enter,
 }
 
 impl Call {
@@ -104,6 +108,7 @@ impl Call {
 
         // What is called most comes first.
         let call = find! {
+            RAIO_CMD_ENTER => Enter,
             RAIO_CMD_SUBMIT => Submit,
             RAIO_CMD_GETEVENTS => GetEvents,
             RAIO_CMD_SETUP => Setup,
@@ -162,7 +167,38 @@ pub(crate) fn must_be_zero(fields: &[u64]) -> Result {
     Ok(())
 }
 
+impl Enter {
+    /// Where the requests are. `EINVAL` for a flag that isn't one.
+    pub(crate) fn iocbs(&self) -> Result<Iocbs> {
+        match self.flags {
+            0 => Ok(Iocbs::Array(user::address(self.iocbs)?)),
+            bindings::RAIO_ENTER_SQ => Ok(Iocbs::Shared(self.iocbs.try_into()?)),
+            _ => Err(EINVAL),
+        }
+    }
+}
+
+impl Cancel {
+    /// Does it say which by its data? `EINVAL` for a flag that isn't one.
+    pub(crate) fn is_by_data(&self) -> Result<bool> {
+        must_be_zero(&[(self.flags & !bindings::RAIO_CANCEL_DATA).into()])?;
+        Ok(self.flags != 0)
+    }
+}
+
+/// Where the requests of a call are.
+#[derive(Clone, Copy)]
+pub(crate) enum Iocbs {
+    /// Words of the caller that point to them.
+    Pointers { at: usize, compat: bool },
+    /// One after another.
+    Array(usize),
+    /// In the submission array, from that one on.
+    Shared(u32),
+}
+
 /// A request as user space wrote it.
+#[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(crate) struct Iocb(bindings::iocb);
 
@@ -240,6 +276,16 @@ impl Iocb {
             return Err(EINVAL);
         }
         Ok(())
+    }
+
+    /// What comes back with its event.
+    pub(crate) fn data(&self) -> u64 {
+        self.0.aio_data
+    }
+
+    /// Does it ask for nothing?
+    pub(crate) fn is_noop(&self) -> bool {
+        u32::from(self.0.aio_lio_opcode) == bindings::IOCB_CMD_NOOP
     }
 
     /// The descriptor of the file.

@@ -32,6 +32,7 @@ mod getevents;
 mod poll;
 mod quota;
 mod setup;
+mod submission;
 mod submit;
 mod teardown;
 
@@ -82,6 +83,7 @@ use quota::{
     Charge,
     Limits, //
 };
+use submission::SubmissionArray;
 pub(crate) use submit::Slot;
 use teardown::Siblings;
 
@@ -140,6 +142,7 @@ pub(crate) struct Kioctx {
     #[pin]
     reqs: PercpuRef<Kioctx, REQS>,
     ring: RingOwner,
+    submission: SubmissionArray,
     engine: Arc<Engine>,
     /// Who made it; nobody else may use it.
     mm: ARef<Mm>,

@@ -8,7 +8,8 @@ use crate::{
     abi::{
         self,
         must_be_zero,
-        Call, //
+        Call,
+        Iocbs, //
     },
     bindings,
     context::{
@@ -20,7 +21,10 @@ use crate::{
             self,
             Pollable, //
         },
-        sigmask,
+        sigmask::{
+            self,
+            Mask, //
+        },
         user,
         wait::PollQueue, //
     },
@@ -80,6 +84,7 @@ impl RaioFile {
     fn call(&self, cmd: u32, arg: usize, compat: bool) -> Result<isize> {
         let (call, size) = Call::decode(cmd)?;
         match call {
+            Call::Enter => self.enter(abi::read(arg, size)?, compat),
             Call::Submit => self.submit(abi::read(arg, size)?, compat),
             Call::GetEvents => self.getevents(abi::read(arg, size)?, compat),
             Call::Setup => self.setup(abi::read(arg, size)?, arg, size, compat),
@@ -93,17 +98,20 @@ impl RaioFile {
     fn submit(&self, args: abi::Submit, compat: bool) -> Result<isize> {
         must_be_zero(&[args.flags.into(), args.resv.into()])?;
         let ctx = self.contexts.lookup(args.ctx)?;
-        Ok(ctx.submit(args.nr, user::address(args.iocbs)?, compat)? as isize)
+        if args.nr < 0 {
+            return Err(EINVAL);
+        }
+        // No ring has more.
+        let nr = u32::try_from(args.nr).unwrap_or(u32::MAX);
+        let at = user::address(args.iocbs)?;
+        Ok(ctx.submit(nr, Iocbs::Pointers { at, compat })? as isize)
     }
 
     fn getevents(&self, args: abi::GetEvents, compat: bool) -> Result<isize> {
         must_be_zero(&[args.flags.into(), args.resv.into(), args.resv2.into()])?;
-        let timeout = match user::address(args.timeout)? {
-            0 => None,
-            addr => timespec(addr, compat)?,
-        };
-        let mask = user::address(args.sigmask)?;
-        let read = sigmask::under(mask, args.sigsetsize as usize, || {
+        let timeout = timeout(args.timeout, compat)?;
+        let mask = Mask::read(user::address(args.sigmask)?, args.sigsetsize as usize)?;
+        let read = sigmask::under(mask, || {
             self.contexts.lookup(args.ctx)?.getevents(&GetEvents {
                 min_nr: args.min_nr,
                 nr: args.nr,
@@ -118,12 +126,31 @@ impl RaioFile {
         Ok(read as isize)
     }
 
+    fn enter(&self, args: abi::Enter, compat: bool) -> Result<isize> {
+        let iocbs = args.iocbs()?;
+        let timeout = timeout(args.timeout, compat)?;
+        let mask = Mask::read(user::address(args.sigmask)?, args.sigsetsize as usize)?;
+        let ctx = self.contexts.lookup(args.ctx)?;
+        let taken = match args.nr {
+            0 => 0,
+            nr => ctx.submit(nr, iocbs)?,
+        };
+        if args.min_nr > 0 && taken == args.nr {
+            let waited = sigmask::under(mask, || ctx.wait_for(args.min_nr, timeout));
+            if taken == 0 {
+                waited?;
+            }
+        }
+        Ok(taken as isize)
+    }
+
     fn setup(&self, args: abi::Setup, arg: usize, size: usize, compat: bool) -> Result<isize> {
         let outputs = [
             args.ctx,
             args.ring_size,
             args.ring_nr.into(),
             args.id.into(),
+            args.sq_offset.into(),
         ];
         must_be_zero(&outputs)?;
         must_be_zero(&[args.flags.into()])?;
@@ -132,8 +159,10 @@ impl RaioFile {
             return Err(EINVAL);
         }
 
-        let made = self.contexts.setup(args.nr_events)?;
+        let made = self.contexts.setup(args.nr_events, args.sq_nr)?;
         let answer = abi::Setup {
+            sq_nr: made.sq_nr,
+            sq_offset: made.sq_offset,
             ctx: made.handle as u64,
             ring_size: made.ring_size as u64,
             ring_nr: made.ring_nr,
@@ -157,8 +186,10 @@ impl RaioFile {
     }
 
     fn cancel(&self, args: abi::Cancel) -> Result<isize> {
-        must_be_zero(&[args.flags.into(), args.resv.into()])?;
-        abi::Iocb::check_key(user::address(args.iocb)?)?;
+        must_be_zero(&[args.resv.into()])?;
+        if !args.is_by_data()? {
+            abi::Iocb::check_key(user::address(args.iocb)?)?;
+        }
         self.contexts
             .lookup(args.ctx)?
             .inflight()
@@ -188,6 +219,14 @@ fn statistics(args: abi::Stats, arg: usize, size: usize) -> Result<isize> {
     must_be_zero(&[args.flags.into(), args.resv.into()])?;
     abi::write(arg, size, &stats::snapshot())?;
     Ok(0)
+}
+
+/// A longest time to wait, by the address of where it is said, if it isn't 0.
+fn timeout(addr: u64, compat: bool) -> Result<Option<i64>> {
+    match user::address(addr)? {
+        0 => Ok(None),
+        addr => timespec(addr, compat),
+    }
 }
 
 /// A `struct __kernel_timespec` in nanoseconds. [`None`], for ever, is one that is negative, as

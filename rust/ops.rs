@@ -14,7 +14,8 @@ use crate::{
         must_be_zero,
         Opcode, //
     },
-    request::Prepared, //
+    request::Prepared,
+    ring::Event, //
 };
 use kernel::prelude::*;
 
@@ -42,10 +43,8 @@ const fn operation(opcode: Opcode) -> (Start, u32) {
     }
 }
 
-/// Starts a request. `EINVAL` if a field has something in it that the operation doesn't take; then
-/// as [`Start`].
-pub(crate) fn start(request: Prepared, args: &abi::Request) -> Result<bool> {
-    let (start, takes) = operation(args.opcode);
+/// `EINVAL` if a field has something in it that isn't one of those.
+fn takes_only(takes: u32, args: &abi::Request) -> Result {
     if takes != TRANSFER {
         let unless = |field, value| if takes & field != 0 { 0 } else { value };
         must_be_zero(&[
@@ -55,5 +54,19 @@ pub(crate) fn start(request: Prepared, args: &abi::Request) -> Result<bool> {
             unless(RW_FLAGS, args.rw_flags.into()),
         ])?;
     }
+    Ok(())
+}
+
+/// Starts a request. `EINVAL` if a field has something in it that the operation doesn't take; then
+/// as [`Start`].
+pub(crate) fn start(request: Prepared, args: &abi::Request) -> Result<bool> {
+    let (start, takes) = operation(args.opcode);
+    takes_only(takes, args)?;
     start(request, args)
+}
+
+/// The event of a request without a file that does nothing. Errors as [`start`].
+pub(crate) fn noop(obj: u64, args: &abi::Request) -> Result<Event> {
+    takes_only(operation(args.opcode).1, args)?;
+    Ok(noop::event(obj, args))
 }

@@ -424,10 +424,7 @@ impl Ended {
     fn end_in(self, batch: &Batch) {
         let result = self.result();
         let (slot, event, eventfd) = self.take(result);
-        match eventfd {
-            None => batch.post(slot, &event),
-            some => slot.post(&event, some),
-        }
+        batch.post(slot, &event, eventfd);
     }
 
     /// Everything but what its event needs goes. In place: a request is too large to be moved.

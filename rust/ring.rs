@@ -103,6 +103,8 @@ pub(crate) struct RingUser {
 #[pin_data]
 pub(crate) struct Ring {
     layout: Layout,
+    /// Of what is mapped: the ring, and what lies behind it.
+    bytes: usize,
     file: PageFile<Ring>,
     pages: UnsafeCell<KVVec<OwnedFolio>>,
     user: UnsafeCell<Option<RingUser>>,
@@ -227,6 +229,11 @@ impl Ring {
         self.address.xchg(0, Relaxed)
     }
 
+    /// Bytes of what is mapped.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Its shape.
     pub(crate) fn layout(&self) -> Layout {
         self.layout
@@ -297,6 +304,11 @@ impl Ring {
     /// Wakes all who wait, to find out that the ring is about to go.
     pub(crate) fn wake_all(&self) {
         self.waiters.wake_all();
+    }
+
+    /// Are `n` events there, or as many as fit?
+    pub(crate) fn has(&self, n: u32) -> bool {
+        self.unread() >= n.min(self.layout.capacity())
     }
 
     /// Waits until `n` events are there (as many as fit, if that is less), `gone` says that there is

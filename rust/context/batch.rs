@@ -8,7 +8,10 @@ use super::{
     Kioctx, //
 };
 use crate::{
-    kernel_ext::percpu_ref::PercpuRef,
+    kernel_ext::{
+        eventfd::EventFd,
+        percpu_ref::PercpuRef, //
+    },
     ring::Event, //
 };
 use core::{
@@ -49,8 +52,11 @@ impl Batch {
         unsafe { self.ctx.as_ref() }
     }
 
-    /// Posts the event that `slot` is for, which is of the context.
-    pub(crate) fn post(&self, slot: Slot, event: &Event) {
+    /// Posts the event that `slot` is for, which is of the context; `eventfd` counts it.
+    pub(crate) fn post(&self, slot: Slot, event: &Event, eventfd: Option<EventFd>) {
+        if eventfd.is_some() {
+            return slot.post(event, eventfd);
+        }
         slot.post_untold(event);
         let untold = self.untold.get() + 1;
         self.untold.set(untold);

@@ -69,6 +69,29 @@ impl User {
         Ok(self.wait(args, got, min_nr, nr, deadline)?.0)
     }
 
+    /// Waits until `n` events are there, for `timeout` nanoseconds, without one for as long as it takes.
+    /// 1 if they are; 0 when the time is over. `EINVAL` for a context that is being destroyed, `EINTR`.
+    pub(crate) fn wait_for(&self, n: u32, timeout: Option<i64>) -> Result<u32> {
+        if self.ring.has(n) {
+            return Ok(1);
+        }
+        if timeout == Some(0) {
+            return Ok(0);
+        }
+        let deadline = timeout.map(|timeout| wait::now().saturating_add(timeout));
+        let woken = self.ring.wait(n, deadline, || self.is_dead());
+        self.ring.pass_on();
+        match woken {
+            _ if self.is_dead() => {
+                Counter::KilledWaits.add(1);
+                Err(EINVAL)
+            }
+            Woken::Ready => Ok(1),
+            Woken::TimedOut => Ok(0),
+            Woken::Signal => Err(EINTR),
+        }
+    }
+
     /// Reads events in addition to `got` until they are `enough`, `nr` at most. Returns how many
     /// were read altogether, and why it ended. Errors as above.
     fn wait(

@@ -6,6 +6,10 @@
 //! inside it.
 
 use super::{
+    submission::{
+        self,
+        SubmissionArray, //
+    },
     Contexts,
     Kioctx,
     User, //
@@ -27,6 +31,7 @@ use crate::{
 };
 use core::ptr::NonNull;
 use kernel::{
+    page::PAGE_SIZE,
     prelude::*,
     sync::{
         atomic::{
@@ -46,8 +51,12 @@ pub(crate) struct Made {
     pub(crate) id: u32,
     /// Slots of the ring.
     pub(crate) ring_nr: u32,
-    /// Bytes of the ring.
+    /// Bytes of what is mapped.
     pub(crate) ring_size: usize,
+    /// Entries of the submission array.
+    pub(crate) sq_nr: u32,
+    /// Where it begins, in bytes, if there is one.
+    pub(crate) sq_offset: u32,
 }
 
 /// A mapping of a ring, undone on drop.
@@ -63,25 +72,36 @@ impl Drop for Mapping {
 }
 
 impl Contexts {
-    /// Makes a context in which `nr_events` requests can be in flight.
+    /// Makes a context in which `nr_events` requests can be in flight, with a submission array of `sq_nr`
+    /// entries, if that isn't 0.
     ///
-    /// `EINVAL` if that is 0 or more than [`abi::MAX_EVENTS`]; `EAGAIN` over a limit; `ENOMEM`; what
-    /// `mmap(2)` says when the ring can't be mapped.
-    pub(crate) fn setup(&self, nr_events: u32) -> Result<Made> {
+    /// `EINVAL` if the one is 0 or either more than [`abi::MAX_EVENTS`]; `EAGAIN` over a limit; `ENOMEM`;
+    /// what `mmap(2)` says when the ring can't be mapped.
+    pub(crate) fn setup(&self, nr_events: u32, sq_nr: u32) -> Result<Made> {
         let layout = Layout::for_events(nr_events, abi::MAX_EVENTS).ok_or(EINVAL)?;
+        if sq_nr > abi::MAX_EVENTS {
+            return Err(EINVAL);
+        }
+        let behind = submission::pages(sq_nr);
+        // Neither is more than some megabytes.
+        let bytes = layout.bytes() + behind * PAGE_SIZE;
         let mm = mm::current().ok_or(EINVAL)?;
 
         let quota = &self.engine.limits.quota;
-        let (charge, workers) = quota.charge(layout.capacity() as usize, layout.bytes())?;
+        let (charge, workers) = quota.charge(layout.capacity() as usize, bytes)?;
         let inflight = Inflight::new(layout.capacity() as usize)?;
         let ours = inflight.clone_arc();
-        let owner = RingOwner::new(&self.engine.fs, layout, self.siblings.pollers.clone())?;
+        let pollers = self.siblings.pollers.clone();
+        let owner = RingOwner::new(&self.engine.fs, layout, behind, pollers)?;
+        let submission = SubmissionArray::new(owner.populate_behind(behind)?);
+        let sq_nr = submission.nr();
         let ring = owner.share();
         let ctx = self.engine.contexts.alloc()?;
         let ctx = ctx.write_pin_init(try_pin_init!(Kioctx {
             users <- PercpuRef::new(),
             reqs <- PercpuRef::new(),
             ring: owner,
+            submission,
             engine: self.engine.clone(),
             mm,
             id: Atomic::new(0),
@@ -101,7 +121,7 @@ impl Contexts {
         setup.populate()?;
         let mapping = Mapping {
             addr: setup.map(&ctx.ring)?,
-            len: layout.bytes(),
+            len: bytes,
         };
         let handle = mapping.addr;
         let place = self.siblings.table.reserve(u32::MAX - 1)?;
@@ -131,7 +151,9 @@ impl Contexts {
             handle,
             id,
             ring_nr: layout.nr(),
-            ring_size: layout.bytes(),
+            ring_size: bytes,
+            sq_nr,
+            sq_offset: if sq_nr > 0 { layout.bytes() as u32 } else { 0 },
         })
     }
 }

@@ -4,11 +4,15 @@
 //! at once; each then goes to the room of its operation. No lock is held.
 
 use super::{
+    Batch,
     Kioctx,
     User, //
 };
 use crate::{
-    abi::Iocb,
+    abi::{
+        Iocb,
+        Iocbs, //
+    },
     kernel_ext::{
         eventfd::EventFd,
         file_io,
@@ -146,30 +150,24 @@ impl Drop for Slots {
 }
 
 impl User {
-    /// Starts the requests to which the `nr` words at `iocbs` point and returns how many were taken.
+    /// Starts `nr` requests and returns how many were taken.
     ///
     /// An error is that of the first request; one of a later request ends the call.
-    pub(crate) fn submit(&self, nr: i64, iocbs: usize, compat: bool) -> Result<u32> {
-        if nr < 0 {
-            return Err(EINVAL);
-        }
-        let nr = u32::try_from(nr)
-            .unwrap_or(u32::MAX)
-            .min(self.ring.layout().nr());
+    pub(crate) fn submit(&self, nr: u32, iocbs: Iocbs) -> Result<u32> {
+        let nr = nr.min(self.ring.layout().nr());
         let identity = if self.identity().is_current() {
             None
         } else {
             Some(Arc::new(Identity::current(), GFP_KERNEL_ACCOUNT)?)
         };
         let mut slots = Slots::claim(self, nr);
+        let mut batch = None;
         let mut taken = 0;
         let mut queued = 0;
         let mut all = || {
-            let word = if compat { 4 } else { mem::size_of::<usize>() };
             while taken < nr {
-                let at = iocbs.wrapping_add(taken as usize * word);
-                let addr = user::read_word(at, compat)?;
-                queued += u64::from(submit_one(&mut slots, &identity, addr)?);
+                let listed = self.read(iocbs, taken)?;
+                queued += u64::from(submit_one(&mut slots, &mut batch, &identity, &listed)?);
                 taken += 1;
             }
             Ok(())
@@ -196,17 +194,60 @@ impl User {
     }
 }
 
-/// Starts the request at `addr`; true if the file goes on with it by itself. The order of the
-/// checks is that of kernel AIO, which decides the error when several apply.
-fn submit_one(slots: &mut Slots, identity: &Option<Arc<Identity>>, addr: usize) -> Result<bool> {
-    let iocb: Iocb = user::read(addr)?;
+/// A request of a call.
+struct Listed {
+    iocb: Iocb,
+    /// Where it is, if it is one of those that kernel AIO has.
+    addr: Option<usize>,
+}
+
+impl User {
+    /// Reads one of those requests.
+    fn read(&self, iocbs: Iocbs, i: u32) -> Result<Listed> {
+        let at = |array: usize, size| array.wrapping_add((i as usize).wrapping_mul(size));
+        let (iocb, addr) = match iocbs {
+            Iocbs::Pointers { at: words, compat } => {
+                let word = if compat { 4 } else { mem::size_of::<usize>() };
+                let addr = user::read_word(at(words, word), compat)?;
+                (user::read(addr)?, Some(addr))
+            }
+            Iocbs::Array(array) => (user::read(at(array, mem::size_of::<Iocb>()))?, None),
+            Iocbs::Shared(first) => (self.submission.read(first, i)?, None),
+        };
+        Ok(Listed { iocb, addr })
+    }
+}
+
+/// Starts a request; true if the file goes on with it by itself. The order of the checks is that of
+/// kernel AIO, which decides the error when several apply.
+fn submit_one(
+    slots: &mut Slots,
+    batch: &mut Option<Batch>,
+    identity: &Option<Arc<Identity>>,
+    listed: &Listed,
+) -> Result<bool> {
+    let iocb = &listed.iocb;
     iocb.check()?;
     let slot = slots.next().ok_or(EAGAIN)?;
+    if listed.addr.is_none() && iocb.is_noop() {
+        let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
+        let event = ops::noop(iocb.data(), &iocb.decode()?)?;
+        batch
+            .get_or_insert_with(|| Batch::new(&slot))
+            .post(slot, &event, eventfd);
+        return Ok(false);
+    }
     let file = file_io::get(iocb.fd())?;
     let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
-    Iocb::write_key(addr)?;
+    let obj = match listed.addr {
+        Some(addr) => {
+            Iocb::write_key(addr)?;
+            addr as u64
+        }
+        None => iocb.data(),
+    };
     let args = iocb.decode()?;
     let identity = identity.clone();
-    let request = Prepared::new(slot, file, eventfd, identity, addr as u64, args.data)?;
+    let request = Prepared::new(slot, file, eventfd, identity, obj, args.data)?;
     ops::start(request, &args)
 }

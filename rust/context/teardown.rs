@@ -346,7 +346,7 @@ impl Kioctx {
     /// Takes the ring out of the current process, if that one made it.
     fn unmap(&self) {
         if self.is_ours() {
-            mm::unmap(self.ring.take_address(), self.ring.layout().bytes());
+            mm::unmap(self.ring.take_address(), self.ring.bytes());
         }
     }
 }

@@ -434,17 +434,18 @@ void raio_file_disown(struct file *file)
 #endif
 
 /*
- * A new, zeroed, unlocked page of the ring, with a reference for us. It can be
- * moved, so it may lie where memory is to be offlined.
+ * A new, zeroed, unlocked page of the ring, with a reference for us. One that
+ * can be moved may lie where memory is to be offlined.
  */
-struct folio *raio_ring_folio(struct address_space *mapping, pgoff_t index)
+struct folio *raio_ring_folio(struct address_space *mapping, pgoff_t index, bool movable)
 {
+	gfp_t gfp = movable ? GFP_HIGHUSER_MOVABLE : GFP_USER;
 	struct folio *folio;
 
 	folio = __filemap_get_folio(mapping, index,
 				    FGP_LOCK | FGP_ACCESSED | FGP_CREAT,
-				    GFP_HIGHUSER_MOVABLE | __GFP_ZERO |
-				    __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+				    gfp | __GFP_ZERO | __GFP_RETRY_MAYFAIL |
+				    __GFP_NOWARN);
 	if (!IS_ERR(folio))
 		folio_end_read(folio, true);
 	return folio;

@@ -111,7 +111,7 @@ __poll_t raio_demangle_poll(u16 mask);
 void raio_init_wait_entry(struct wait_queue_entry *entry, wait_queue_func_t func);
 void raio_wait_entry_del_init(struct wait_queue_entry *entry);
 
-struct folio *raio_ring_folio(struct address_space *mapping, pgoff_t index);
+struct folio *raio_ring_folio(struct address_space *mapping, pgoff_t index, bool movable);
 void *raio_folio_address(struct folio *folio);
 pgoff_t raio_folio_index(struct folio *folio);
 void raio_folio_get(struct folio *folio);

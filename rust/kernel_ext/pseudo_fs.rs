@@ -250,10 +250,12 @@ impl<T: PageOwner> PageFile<T> {
         unsafe { Self::with_owner(self.mapping(), |slot| *slot = ptr::null_mut()) }
     }
 
-    /// Makes page number `index`, zeroed, and keeps it there. Fails with `ENOMEM`.
-    pub(crate) fn populate(&self, index: usize) -> Result<OwnedFolio> {
+    /// Makes page number `index`, zeroed, and keeps it there. If it is `movable`, it may lie where
+    /// memory is to be offlined. Fails with `ENOMEM`.
+    pub(crate) fn populate(&self, index: usize, movable: bool) -> Result<OwnedFolio> {
         // SAFETY: The mapping of a live file.
-        let folio = from_err_ptr(unsafe { bindings::raio_ring_folio(self.mapping(), index) })?;
+        let folio =
+            from_err_ptr(unsafe { bindings::raio_ring_folio(self.mapping(), index, movable) })?;
         // SAFETY: Not an error, so not null; the reference is ours; all memory is directly mapped.
         Ok(unsafe { OwnedFolio::from_raw(NonNull::new_unchecked(folio)) })
     }

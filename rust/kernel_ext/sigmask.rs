@@ -15,24 +15,33 @@ use kernel::{
 
 /// A mask as user space has it.
 #[repr(transparent)]
-struct Mask(bindings::sigset_t);
+pub(crate) struct Mask(bindings::sigset_t);
 
 // SAFETY: Integers only.
 unsafe impl FromBytes for Mask {}
 
-/// Makes a call that may sleep under the mask of `size` bytes at `addr` of the caller, or under its
-/// own if `addr` is 0. `EINVAL` if the mask isn't of the kernel's size, `EFAULT`.
+impl Mask {
+    /// That of `size` bytes at `addr` of the caller, none if `addr` is 0. `EINVAL` if it isn't of the
+    /// kernel's size, `EFAULT`.
+    pub(crate) fn read(addr: usize, size: usize) -> Result<Option<Self>> {
+        if addr == 0 {
+            return Ok(None);
+        }
+        if size != size_of::<Self>() {
+            return Err(EINVAL);
+        }
+        user::read(addr).map(Some)
+    }
+}
+
+/// Makes a call that may sleep under a mask, or, without one, under that of the task.
 ///
 /// If there was nothing to do before a signal came, the call was interrupted: it gives `EINTR`, or,
 /// under a mask, is made again unless the signal has a handler, which is then called under it.
-pub(crate) fn under(addr: usize, size: usize, call: impl FnOnce() -> Result<u32>) -> Result<u32> {
-    if addr == 0 {
+pub(crate) fn under(mask: Option<Mask>, call: impl FnOnce() -> Result<u32>) -> Result<u32> {
+    let Some(mut mask) = mask else {
         return interrupted(call(), EINTR);
-    }
-    if size != size_of::<Mask>() {
-        return Err(EINVAL);
-    }
-    let mut mask: Mask = user::read(addr)?;
+    };
     // SAFETY: A mask in our frame.
     unsafe { bindings::raio_sigmask_begin(&mut mask.0) };
     let ret = call();

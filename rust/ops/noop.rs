@@ -4,9 +4,20 @@
 
 use crate::{
     abi,
-    request::Prepared, //
+    request::Prepared,
+    ring::Event, //
 };
 use kernel::prelude::*;
+
+/// That of one without a file.
+pub(super) fn event(obj: u64, args: &abi::Request) -> Event {
+    Event {
+        data: args.data,
+        obj,
+        res: 0,
+        res2: 0,
+    }
+}
 
 /// Ends it with a result of 0.
 pub(super) fn start(request: Prepared, _args: &abi::Request) -> Result<bool> {

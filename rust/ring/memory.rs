@@ -42,7 +42,7 @@ impl PageOwner for Ring {
 
     fn moved(&self, address: usize, len: usize) -> Result {
         let old = self.address();
-        if len != self.layout.bytes() || old == 0 {
+        if len != self.bytes || old == 0 {
             return Err(EINVAL);
         }
         // `mmap_lock` keeps other moves away, so it can only have been taken.

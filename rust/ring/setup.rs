@@ -5,7 +5,10 @@
 //! migration no longer finds it.
 
 use super::{
-    layout::Layout,
+    layout::{
+        Layout,
+        PAGE, //
+    },
     Locked,
     Pages,
     Posted,
@@ -15,6 +18,7 @@ use super::{
 use crate::{
     abi, bindings,
     kernel_ext::{
+        folio::OwnedFolio,
         mutex::KillableMutex,
         pseudo_fs::{
             PageFile,
@@ -49,12 +53,20 @@ use kernel::{
 pub(crate) struct RingOwner(Arc<Ring>);
 
 impl RingOwner {
-    /// A ring without pages, whose events `pollers` are told of. Fails with `ENOMEM`.
-    pub(crate) fn new(fs: &PseudoFs, layout: Layout, pollers: Arc<PollQueue>) -> Result<Self> {
-        let file = PageFile::new(fs, c"[raio]", layout.pages())?;
+    /// A ring without pages, with room for `more` pages behind it, whose events `pollers` are told of.
+    /// Fails with `ENOMEM`.
+    pub(crate) fn new(
+        fs: &PseudoFs,
+        layout: Layout,
+        more: usize,
+        pollers: Arc<PollQueue>,
+    ) -> Result<Self> {
+        let pages = layout.pages().saturating_add(more);
+        let file = PageFile::new(fs, c"[raio]", pages)?;
         let ring = Arc::pin_init(
             pin_init!(Ring {
                 layout,
+                bytes: pages.saturating_mul(PAGE),
                 file,
                 pages: UnsafeCell::new(KVVec::new()),
                 user: UnsafeCell::new(None),
@@ -73,6 +85,17 @@ impl RingOwner {
             GFP_KERNEL_ACCOUNT,
         )?;
         Ok(Self(ring))
+    }
+
+    /// The pages behind the ring, `nr` of them, zeroed. They aren't moved. Fails with `ENOMEM`.
+    pub(crate) fn populate_behind(&self, nr: usize) -> Result<KVVec<OwnedFolio>> {
+        let mut pages = KVVec::with_capacity(nr, GFP_KERNEL_ACCOUNT)?;
+        let first = self.0.layout.pages();
+        for index in first..first.saturating_add(nr) {
+            // The capacity is there already, so this doesn't allocate.
+            pages.push(self.0.file.populate(index, false)?, GFP_KERNEL_ACCOUNT)?;
+        }
+        Ok(pages)
     }
 
     /// Another reference, that doesn't keep the pages.
@@ -128,7 +151,7 @@ impl RingSetup<'_> {
         let mut pages = KVVec::with_capacity(layout.pages(), GFP_KERNEL_ACCOUNT)?;
         for index in 0..layout.pages() {
             // The capacity is there already, so this doesn't allocate.
-            pages.push(ring.file.populate(index)?, GFP_KERNEL_ACCOUNT)?;
+            pages.push(ring.file.populate(index, true)?, GFP_KERNEL_ACCOUNT)?;
         }
         {
             let _posting = ring.posting();
@@ -164,7 +187,7 @@ impl RingSetup<'_> {
         // while `ring_lock` is held.)
         unsafe { owner.file.connect(&owner.0) };
         let ring = self.locked.ring;
-        ring.file.map(ring.layout.bytes())
+        ring.file.map(ring.bytes)
     }
 
     /// Writes the id and the address, the last things that are missing, and lets go of `ring_lock`.

@@ -35,7 +35,7 @@ CHECK_OFFSET(raio_query, setup_flags, 40);
 CHECK_OFFSET(raio_query, max_events, 48);
 CHECK_OFFSET(raio_query, resv, 52);
 
-CHECK_SIZE(raio_setup, 40);
+CHECK_SIZE(raio_setup, 48);
 CHECK_OFFSET(raio_setup, nr_events, 0);
 CHECK_OFFSET(raio_setup, flags, 4);
 CHECK_OFFSET(raio_setup, ctxp, 8);
@@ -43,6 +43,8 @@ CHECK_OFFSET(raio_setup, ctx, 16);
 CHECK_OFFSET(raio_setup, ring_size, 24);
 CHECK_OFFSET(raio_setup, ring_nr, 32);
 CHECK_OFFSET(raio_setup, id, 36);
+CHECK_OFFSET(raio_setup, sq_nr, 40);
+CHECK_OFFSET(raio_setup, sq_offset, 44);
 
 CHECK_SIZE(raio_destroy, 16);
 CHECK_OFFSET(raio_destroy, ctx, 0);
@@ -55,6 +57,16 @@ CHECK_OFFSET(raio_submit, nr, 8);
 CHECK_OFFSET(raio_submit, iocbs, 16);
 CHECK_OFFSET(raio_submit, flags, 24);
 CHECK_OFFSET(raio_submit, resv, 28);
+
+CHECK_SIZE(raio_enter, 48);
+CHECK_OFFSET(raio_enter, ctx, 0);
+CHECK_OFFSET(raio_enter, iocbs, 8);
+CHECK_OFFSET(raio_enter, nr, 16);
+CHECK_OFFSET(raio_enter, min_nr, 20);
+CHECK_OFFSET(raio_enter, flags, 24);
+CHECK_OFFSET(raio_enter, sigsetsize, 28);
+CHECK_OFFSET(raio_enter, sigmask, 32);
+CHECK_OFFSET(raio_enter, timeout, 40);
 
 CHECK_SIZE(raio_getevents, 72);
 CHECK_OFFSET(raio_getevents, ctx, 0);
@@ -106,14 +118,15 @@ CHECK_SIZE(io_event, 32);
 /* Old numbers stay: they are in programs that were built long ago. */
 static_assert(RAIO_IOC_QUERY == 0xc038bd00, "RAIO_IOC_QUERY");
 static_assert(RAIO_IOC_STATS == 0xc0c0bd01, "RAIO_IOC_STATS");
-static_assert(RAIO_IOC_SETUP == 0xc028bd02, "RAIO_IOC_SETUP");
+static_assert(RAIO_IOC_SETUP == 0xc030bd02, "RAIO_IOC_SETUP");
 static_assert(RAIO_IOC_DESTROY == 0x4010bd03, "RAIO_IOC_DESTROY");
 static_assert(RAIO_IOC_SUBMIT == 0x4020bd04, "RAIO_IOC_SUBMIT");
 static_assert(RAIO_IOC_GETEVENTS == 0x4048bd05, "RAIO_IOC_GETEVENTS");
 static_assert(RAIO_IOC_CANCEL == 0x4018bd06, "RAIO_IOC_CANCEL");
+static_assert(RAIO_IOC_ENTER == 0x4030bd07, "RAIO_IOC_ENTER");
 
 #define MAX_ARG_SIZE	((1U << _IOC_SIZEBITS) - 1)
-#define FIRST_FREE_NR	0x07
+#define FIRST_FREE_NR	0x08
 
 FIXTURE(query)
 {
@@ -153,8 +166,8 @@ TEST_F(query, opcodes)
 
 TEST_F(query, flags)
 {
-	EXPECT_EQ(RAIO_FEAT_POLL | RAIO_FEAT_SIGMASK | RAIO_FEAT_MIN_WAIT | RAIO_FEAT_CANCEL,
-		  self->query.features);
+	EXPECT_EQ(RAIO_FEAT_POLL | RAIO_FEAT_SIGMASK | RAIO_FEAT_MIN_WAIT | RAIO_FEAT_CANCEL |
+		  RAIO_FEAT_ENTER, self->query.features);
 	EXPECT_EQ(IOCB_FLAG_RESFD, self->query.iocb_flags & ~(uint64_t)IOCB_FLAG_IOPRIO);
 	EXPECT_EQ(0, self->query.setup_flags);
 	EXPECT_LE(1024, self->query.max_events);
@@ -258,7 +271,8 @@ FIXTURE_VARIANT_ADD(call, setup)
 {
 	.dir = _IOC_READ | _IOC_WRITE,
 	.nr = 0x02,
-	.size = 40,
+	.size = 48,
+	.first = 40,
 	.flags = {
 		offsetof(struct raio_setup, flags),
 		offsetof(struct raio_setup, ctx),
@@ -314,11 +328,15 @@ FIXTURE_VARIANT_ADD(call, cancel)
 	.dir = _IOC_WRITE,
 	.nr = 0x06,
 	.size = 24,
-	.flags = {
-		offsetof(struct raio_cancel, flags),
-		offsetof(struct raio_cancel, resv),
-		-1
-	},
+	.flags = { offsetof(struct raio_cancel, resv), -1 },
+};
+
+FIXTURE_VARIANT_ADD(call, enter)
+{
+	.dir = _IOC_WRITE,
+	.nr = 0x07,
+	.size = 48,
+	.flags = { -1 },
 };
 
 FIXTURE_SETUP(call)
@@ -346,6 +364,7 @@ static void call_fill(struct __test_metadata *_metadata, struct call *call, void
 	struct raio_submit *submit = arg;
 	struct raio_getevents *getevents = arg;
 	struct raio_cancel *cancel = arg;
+	struct raio_enter *enter = arg;
 
 	switch (call->nr) {
 	case _IOC_NR(RAIO_IOC_QUERY):
@@ -377,6 +396,10 @@ static void call_fill(struct __test_metadata *_metadata, struct call *call, void
 		memset(arg, 0, sizeof(*getevents));
 		getevents->ctx = call->aio.ctx;
 		getevents->timeout = (uintptr_t)&call->zero;
+		break;
+	case _IOC_NR(RAIO_IOC_ENTER):
+		memset(arg, 0, sizeof(*enter));
+		enter->ctx = call->aio.ctx;
 		break;
 	case _IOC_NR(RAIO_IOC_CANCEL):
 		memset(arg, 0, sizeof(*cancel));

@@ -59,6 +59,7 @@ struct raio_ring {
 #define RAIO_FEAT_SIGMASK	(1ULL << 1)	/* raio_getevents.sigmask */
 #define RAIO_FEAT_MIN_WAIT	(1ULL << 2)	/* raio_getevents.min_wait */
 #define RAIO_FEAT_CANCEL	(1ULL << 3)	/* RAIO_IOC_CANCEL */
+#define RAIO_FEAT_ENTER		(1ULL << 4)	/* RAIO_IOC_ENTER */
 
 /**
  * struct raio_query - what this module can do
@@ -95,6 +96,9 @@ struct raio_query {
  * @ring_size:	in: 0; out: bytes that are mapped at the ring's address
  * @ring_nr:	in: 0; out: slots in the ring
  * @id:		in: 0; out: index of the context in the table of its file
+ * @sq_nr:	in: entries of a submission array, 0 for none; out: how many it has,
+ *		which is as many as fill its pages
+ * @sq_offset:	in: 0; out: where in what is mapped it begins, 0 if there is none
  */
 struct raio_setup {
 	__u32	nr_events;
@@ -104,6 +108,8 @@ struct raio_setup {
 	__u64	ring_size;
 	__u32	ring_nr;
 	__u32	id;
+	__u32	sq_nr;
+	__u32	sq_offset;
 };
 
 /**
@@ -136,6 +142,42 @@ struct raio_submit {
 	__u64	iocbs;
 	__u32	flags;
 	__u32	resv;
+};
+
+/* raio_enter.flags */
+#define RAIO_ENTER_SQ		(1U << 0)	/* the iocbs are in the submission array */
+
+/**
+ * struct raio_enter - start requests and wait for events
+ * @ctx:	the handle
+ * @iocbs:	address of an array of @nr iocbs, one after another; with
+ *		RAIO_ENTER_SQ number of the first in the submission array, which is
+ *		gone around
+ * @nr:		length of the array
+ * @min_nr:	wait until so many events are in the ring
+ * @flags:	RAIO_ENTER_* bits
+ * @sigsetsize:	size of the mask, 8
+ * @sigmask:	address of the signal mask during the wait, 0 for none
+ * @timeout:	address of a struct __kernel_timespec with the longest time to
+ *		wait, relative; 0 to wait for as long as it takes
+ *
+ * The ioctl returns how many requests were taken, or an error if there is a first
+ * that was not. It waits only if all were; that the wait ended early is an error
+ * only with an @nr of 0, where a timeout is none. Events are left in the ring.
+ *
+ * In @obj an event has the same as in @data, by which a request is cancelled. Nothing is
+ * written to an iocb. Those that were taken may be used again at once. A request
+ * that does nothing (IOCB_CMD_NOOP) needs no file.
+ */
+struct raio_enter {
+	__u64	ctx;
+	__u64	iocbs;
+	__u32	nr;
+	__u32	min_nr;
+	__u32	flags;
+	__u32	sigsetsize;
+	__u64	sigmask;
+	__u64	timeout;
 };
 
 /**
@@ -173,11 +215,14 @@ struct raio_getevents {
 	__u64	min_wait;
 };
 
+/* raio_cancel.flags */
+#define RAIO_CANCEL_DATA	(1U << 0)	/* by aio_data, one of RAIO_IOC_ENTER */
+
 /**
  * struct raio_cancel - cancel a request, as io_cancel(2)
  * @ctx:	the handle
- * @iocb:	address of the iocb that was submitted
- * @flags:	must be 0
+ * @iocb:	address of the iocb that was submitted, or its aio_data
+ * @flags:	RAIO_CANCEL_* bits
  * @resv:	must be 0
  *
  * The ioctl returns 0 if the request is cancelled: its one event comes through
@@ -262,5 +307,6 @@ struct raio_stats {
 #define RAIO_IOC_SUBMIT		_IOW(RAIO_IOC_MAGIC, 0x04, struct raio_submit)
 #define RAIO_IOC_GETEVENTS	_IOW(RAIO_IOC_MAGIC, 0x05, struct raio_getevents)
 #define RAIO_IOC_CANCEL		_IOW(RAIO_IOC_MAGIC, 0x06, struct raio_cancel)
+#define RAIO_IOC_ENTER		_IOW(RAIO_IOC_MAGIC, 0x07, struct raio_enter)
 
 #endif /* _UAPI_LINUX_RAIO_H */

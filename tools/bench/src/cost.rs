@@ -13,6 +13,7 @@ mod bars;
 mod client;
 mod engines;
 mod jobs;
+mod native;
 mod report;
 mod uring;
 

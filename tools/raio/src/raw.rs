@@ -134,6 +134,22 @@ pub unsafe fn submit(fd: RawFd, arg: &mut raio_submit) -> io::Result<c_int> {
     unsafe { ioctl(fd, RAIO_IOC_SUBMIT, arg) }
 }
 
+/// `RAIO_IOC_ENTER`: starts requests and waits for events; returns how many were
+/// started.
+///
+/// # Errors
+///
+/// Those of io_submit(2); `EINTR`; see the [module](self).
+///
+/// # Safety
+///
+/// As for [`submit`].
+#[inline]
+pub unsafe fn enter(fd: RawFd, arg: &mut raio_enter) -> io::Result<c_int> {
+    // SAFETY: the caller's promise.
+    unsafe { ioctl(fd, RAIO_IOC_ENTER, arg) }
+}
+
 /// `RAIO_IOC_GETEVENTS`: reads events; returns how many.
 ///
 /// # Errors
@@ -193,6 +209,7 @@ mod tests {
             (RAIO_IOC_SUBMIT, size_of::<raio_submit>()),
             (RAIO_IOC_GETEVENTS, size_of::<raio_getevents>()),
             (RAIO_IOC_CANCEL, size_of::<raio_cancel>()),
+            (RAIO_IOC_ENTER, size_of::<raio_enter>()),
         ] {
             assert_eq!((nr >> 16) as usize & 0x3fff, size);
             assert_eq!((nr >> 8) as u32 & 0xff, RAIO_IOC_MAGIC);

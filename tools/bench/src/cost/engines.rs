@@ -5,6 +5,7 @@ use super::{
     aio::{Aio, Context},
     client::{drive, Buffers, Engine, Load, Op, Part, Shared},
     jobs::{Job, Target},
+    native::{self, Native},
     uring::{Features, Uring},
 };
 use clap::ValueEnum;
@@ -121,8 +122,20 @@ impl Name {
             Self::UringRegistered => uring(true, false),
             Self::UringPolled if load.op == Op::Nothing => Ok(None),
             Self::UringPolled => uring(true, true),
+            Self::Raio => {
+                let shared = job.is_shared();
+                let depth = load.depth * job.threads / job.contexts;
+                let contexts = (0..job.contexts)
+                    .map(|_| native::Context::new(depth, shared))
+                    .collect::<io::Result<Vec<_>>>()?;
+                timed(job, n, |thread, buffers| {
+                    let context = contexts[thread % contexts.len()].clone();
+                    Native::new(context, shared, fd, &load, buffers)
+                })
+                .map(Some)
+            }
             // Yet to come.
-            Self::Raio | Self::RaioRegistered | Self::RaioPolled => Ok(None),
+            Self::RaioRegistered | Self::RaioPolled => Ok(None),
         }
     }
 }

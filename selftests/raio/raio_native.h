@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The native calls: a context with a submission array, and RAIO_IOC_ENTER.
+ */
+#ifndef RAIO_NATIVE_H
+#define RAIO_NATIVE_H
+
+#include "raio_test.h"
+
+/**
+ * struct native - a context of raio with a submission array
+ * @aio:	the context
+ * @sq:		the array
+ * @sq_nr:	its entries
+ */
+struct native {
+	struct aio aio;
+	struct iocb *sq;
+	unsigned int sq_nr;
+};
+
+static inline void native_begin(struct __test_metadata *_metadata, struct native *native,
+				unsigned int nr, unsigned int sq_nr)
+{
+	struct raio_setup arg = {
+		.nr_events = nr,
+		.ctxp = (uintptr_t)&native->aio.ctx,
+		.sq_nr = sq_nr,
+	};
+
+	aio_open(_metadata, &native->aio, &raio);
+	ASSERT_EQ(0, raio_ioctl(native->aio.dev, RAIO_IOC_SETUP, &arg));
+	ASSERT_LE(sq_nr, arg.sq_nr);
+	native->sq_nr = arg.sq_nr;
+	native->sq = arg.sq_nr ? (void *)(uintptr_t)(arg.ctx + arg.sq_offset) : NULL;
+}
+
+static inline void native_end(struct __test_metadata *_metadata, struct native *native)
+{
+	aio_end(_metadata, &native->aio);
+}
+
+/* Of an array of @nr anywhere. */
+static inline long native_enter(struct native *native, unsigned int nr, struct iocb *io,
+				unsigned int min_nr)
+{
+	struct raio_enter arg = {
+		.ctx = native->aio.ctx,
+		.iocbs = (uintptr_t)io,
+		.nr = nr,
+		.min_nr = min_nr,
+	};
+
+	return raio_ioctl(native->aio.dev, RAIO_IOC_ENTER, &arg);
+}
+
+/* Of @nr entries of the submission array, from @first on. */
+static inline long native_enter_sq(struct native *native, unsigned int nr, unsigned int first,
+				   unsigned int min_nr)
+{
+	struct raio_enter arg = {
+		.ctx = native->aio.ctx,
+		.iocbs = first,
+		.nr = nr,
+		.min_nr = min_nr,
+		.flags = RAIO_ENTER_SQ,
+	};
+
+	return raio_ioctl(native->aio.dev, RAIO_IOC_ENTER, &arg);
+}
+
+/* As for iocb_prep(), with a number to come back. */
+static inline void native_prep(struct iocb *io, uint64_t data, int opcode, int fd, void *buf,
+			       size_t len, long long offset)
+{
+	iocb_prep(io, opcode, fd, buf, len, offset);
+	io->aio_data = data;
+}
+
+/* The event is that of the request with that number. */
+#define EXPECT_NATIVE(_data, _res, _ev) do {				\
+	EXPECT_EQ((_data), (_ev)->data);				\
+	EXPECT_EQ((_data), (_ev)->obj);					\
+	EXPECT_EQ((_res), (_ev)->res);					\
+	EXPECT_EQ(0, (_ev)->res2);					\
+} while (0)
+
+#endif
