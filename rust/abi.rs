@@ -25,8 +25,8 @@ use layout::Plan;
 
 pub(crate) use bindings::{
     raio_cancel as Cancel, raio_destroy as Destroy, raio_enter as Enter,
-    raio_getevents as GetEvents, raio_query as Query, raio_setup as Setup, raio_stats as Stats,
-    raio_submit as Submit,
+    raio_getevents as GetEvents, raio_query as Query, raio_register as Register,
+    raio_setup as Setup, raio_stats as Stats, raio_submit as Submit,
 };
 
 /// Most requests that a context may be set up for. Its ring then has 32 MiB.
@@ -37,10 +37,16 @@ pub(crate) const FEATURES: u64 = bindings::RAIO_HAS_POLL
     | bindings::RAIO_HAS_SIGMASK
     | bindings::RAIO_HAS_MIN_WAIT
     | bindings::RAIO_HAS_CANCEL
-    | bindings::RAIO_HAS_ENTER;
+    | bindings::RAIO_HAS_ENTER
+    | bindings::RAIO_HAS_REGISTER;
 
 /// The bits of `aio_flags` that are done.
 pub(crate) const IOCB_FLAGS: u32 = bindings::IOCB_FLAG_RESFD | bindings::IOCB_FLAG_IOPRIO;
+/// The same of requests that kernel AIO doesn't have.
+pub(crate) const NATIVE_FLAGS: u32 =
+    IOCB_FLAGS | bindings::RAIO_IOCB_FIXED_BUF | bindings::RAIO_IOCB_FIXED_FILE;
+
+pub(crate) use bindings::{RAIO_MAX_BUFFERS as MAX_BUFFERS, RAIO_MAX_FILES as MAX_FILES};
 
 /// What a ring says of itself.
 pub(crate) mod ring {
@@ -77,6 +83,7 @@ args! {
     GetEvents: 48,
     Cancel: 24,
     Enter: 48,
+    Register: 32,
 }
 
 /// A call, and the number of bytes that its caller takes the structure to have.
@@ -89,6 +96,8 @@ pub(crate) enum Call {
     GetEvents,
     Cancel,
     Enter,
+    Buffers,
+    Files,
 }
 
 impl Call {
@@ -116,6 +125,8 @@ impl Call {
             RAIO_CMD_QUERY => Query,
             RAIO_CMD_STATS => Stats,
             RAIO_CMD_CANCEL => Cancel,
+            RAIO_CMD_BUFFERS => Buffers,
+            RAIO_CMD_FILES => Files,
         };
         Ok((call, _IOC_SIZE(cmd)))
     }
@@ -197,6 +208,23 @@ pub(crate) enum Iocbs {
     Shared(u32),
 }
 
+/// A buffer to register.
+#[repr(transparent)]
+pub(crate) struct Buffer(bindings::raio_buffer);
+
+// SAFETY: Integers only.
+unsafe impl FromBytes for Buffer {}
+
+impl Buffer {
+    /// Address and length. [`None`] is for none.
+    pub(crate) fn decode(&self) -> Result<Option<(usize, usize)>> {
+        match (self.0.addr, self.0.len) {
+            (0, 0) => Ok(None),
+            (addr, len) => Ok(Some((user::address(addr)?, len.try_into()?))),
+        }
+    }
+}
+
 /// A request as user space wrote it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -266,10 +294,11 @@ impl Iocb {
     }
 
     /// Checks what can be checked without looking at anything else. `EINVAL`, as `io_submit(2)`
-    /// says.
-    pub(crate) fn check(&self) -> Result {
+    /// says, but for a request that kernel AIO doesn't have.
+    pub(crate) fn check(&self, native: bool) -> Result {
         let iocb = &self.0;
-        if iocb.aio_reserved2 != 0
+        let fixed = native && iocb.aio_flags & bindings::RAIO_IOCB_FIXED_BUF != 0;
+        if iocb.aio_reserved2 != 0 && !fixed
             || usize::try_from(iocb.aio_buf).is_err()
             || isize::try_from(iocb.aio_nbytes).is_err()
         {
@@ -293,6 +322,20 @@ impl Iocb {
         self.0.aio_fildes
     }
 
+    /// Is that the number of one that is registered? To be asked of a native request.
+    pub(crate) fn is_file_fixed(&self) -> bool {
+        self.0.aio_flags & bindings::RAIO_IOCB_FIXED_FILE != 0
+    }
+
+    /// The number of the buffer that it is about, if that is registered. To be asked of a native request.
+    /// `EINVAL` if there is no such number.
+    pub(crate) fn fixed_buffer(&self) -> Result<Option<u32>> {
+        if self.0.aio_flags & bindings::RAIO_IOCB_FIXED_BUF == 0 {
+            return Ok(None);
+        }
+        Ok(Some(self.0.aio_reserved2.try_into()?))
+    }
+
     /// The descriptor of the eventfd that is to count its completion.
     pub(crate) fn eventfd(&self) -> Option<u32> {
         (self.0.aio_flags & bindings::IOCB_FLAG_RESFD != 0).then_some(self.0.aio_resfd)
@@ -300,9 +343,10 @@ impl Iocb {
 
     /// The rest of the decoding, which comes after the file was found to exist: `EINVAL` for an
     /// operation or a flag that isn't done.
-    pub(crate) fn decode(&self) -> Result<Request> {
+    pub(crate) fn decode(&self, native: bool) -> Result<Request> {
         let iocb = &self.0;
-        must_be_zero(&[(iocb.aio_flags & !IOCB_FLAGS).into()])?;
+        let flags = if native { NATIVE_FLAGS } else { IOCB_FLAGS };
+        must_be_zero(&[(iocb.aio_flags & !flags).into()])?;
         let ioprio = iocb.aio_flags & bindings::IOCB_FLAG_IOPRIO != 0;
         Ok(Request {
             data: iocb.aio_data,

@@ -31,6 +31,7 @@ mod batch;
 mod getevents;
 mod poll;
 mod quota;
+mod register;
 mod setup;
 mod submission;
 mod submit;
@@ -83,6 +84,8 @@ use quota::{
     Charge,
     Limits, //
 };
+use register::Registrations;
+pub(crate) use register::{Buffer, RegisteredFile};
 use submission::SubmissionArray;
 pub(crate) use submit::Slot;
 use teardown::Siblings;
@@ -98,7 +101,7 @@ pub(crate) struct Engine {
     fs: PseudoFs,
     limits: Limits,
     /// On which they are freed.
-    free_queue: OwnedQueue,
+    free_queue: Arc<OwnedQueue>,
 }
 
 impl Engine {
@@ -111,7 +114,7 @@ impl Engine {
             contexts: KmemCache::new(c"raio_kioctx")?,
             fs: PseudoFs::new()?,
             limits: Limits::new()?,
-            free_queue: OwnedQueue::new(c"raio_free", true)?,
+            free_queue: Arc::new(OwnedQueue::new(c"raio_free", true)?, GFP_KERNEL)?,
         })
     }
 
@@ -122,6 +125,8 @@ impl Engine {
         module::quiesce();
         self.workers.flush();
         self.looks.flush();
+        self.free_queue.flush();
+        // What was registered waits for a second grace period.
         self.free_queue.flush();
     }
 }
@@ -143,6 +148,7 @@ pub(crate) struct Kioctx {
     reqs: PercpuRef<Kioctx, REQS>,
     ring: RingOwner,
     submission: SubmissionArray,
+    registered: Arc<Registrations>,
     engine: Arc<Engine>,
     /// Who made it; nobody else may use it.
     mm: ARef<Mm>,

@@ -14,7 +14,8 @@ use crate::{
     bindings,
     context::{
         Contexts,
-        GetEvents, //
+        GetEvents,
+        User, //
     },
     kernel_ext::{
         poll::{
@@ -92,6 +93,8 @@ impl RaioFile {
             Call::Query => query(abi::read(arg, size)?, arg, size),
             Call::Stats => statistics(abi::read(arg, size)?, arg, size),
             Call::Cancel => self.cancel(abi::read(arg, size)?),
+            Call::Buffers => self.register(abi::read(arg, size)?, User::register_buffers),
+            Call::Files => self.register(abi::read(arg, size)?, User::register_files),
         }
     }
 
@@ -159,7 +162,7 @@ impl RaioFile {
             return Err(EINVAL);
         }
 
-        let made = self.contexts.setup(args.nr_events, args.sq_nr)?;
+        let made = self.contexts.setup(&args)?;
         let answer = abi::Setup {
             sq_nr: made.sq_nr,
             sq_offset: made.sq_offset,
@@ -185,6 +188,13 @@ impl RaioFile {
         Ok(0)
     }
 
+    fn register(&self, args: abi::Register, how: RegisterFn) -> Result<isize> {
+        must_be_zero(&[args.flags.into(), args.resv.into()])?;
+        let ctx = self.contexts.lookup(args.ctx)?;
+        let done = how(&ctx, args.first, args.nr, user::address(args.array)?)?;
+        Ok(done as isize)
+    }
+
     fn cancel(&self, args: abi::Cancel) -> Result<isize> {
         must_be_zero(&[args.resv.into()])?;
         if !args.is_by_data()? {
@@ -198,6 +208,9 @@ impl RaioFile {
     }
 }
 
+/// Registers a number of things, from a number on, that an address says.
+type RegisterFn = fn(&User, u32, u32, usize) -> Result<u32>;
+
 fn query(args: abi::Query, arg: usize, size: usize) -> Result<isize> {
     must_be_zero(&[args.flags.into()])?;
     let answer = abi::Query {
@@ -205,7 +218,7 @@ fn query(args: abi::Query, arg: usize, size: usize) -> Result<isize> {
         abi_version: bindings::RAIO_ABI_VERSION,
         features: abi::FEATURES,
         opcodes: abi::Opcode::ALL,
-        iocb_flags: abi::IOCB_FLAGS.into(),
+        iocb_flags: abi::NATIVE_FLAGS.into(),
         rw_flags: bindings::RAIO_RWF_SUPPORTED,
         setup_flags: 0,
         max_events: abi::MAX_EVENTS,

@@ -18,6 +18,7 @@ pub(crate) mod module;
 pub(crate) mod mutex;
 pub(crate) mod page_wait;
 pub(crate) mod percpu_ref;
+pub(crate) mod pinned;
 pub(crate) mod plug;
 pub(crate) mod poll;
 pub(crate) mod pseudo_fs;

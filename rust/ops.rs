@@ -27,13 +27,15 @@ const BUF: u32 = 1 << 0;
 const LEN: u32 = 1 << 1;
 const OFFSET: u32 = 1 << 2;
 const RW_FLAGS: u32 = 1 << 3;
+/// A buffer that is registered.
+const FIXED: u32 = 1 << 4;
 const TRANSFER: u32 = BUF | LEN | OFFSET | RW_FLAGS;
 
 /// Who starts it, and the fields that it takes.
 const fn operation(opcode: Opcode) -> (Start, u32) {
     match opcode {
-        Opcode::Pread => (rw::read, TRANSFER),
-        Opcode::Pwrite => (rw::write, TRANSFER),
+        Opcode::Pread => (rw::read, TRANSFER | FIXED),
+        Opcode::Pwrite => (rw::write, TRANSFER | FIXED),
         Opcode::Preadv => (rw::readv, TRANSFER),
         Opcode::Pwritev => (rw::writev, TRANSFER),
         Opcode::Fsync => (fsync::all, 0),
@@ -45,7 +47,7 @@ const fn operation(opcode: Opcode) -> (Start, u32) {
 
 /// `EINVAL` if a field has something in it that isn't one of those.
 fn takes_only(takes: u32, args: &abi::Request) -> Result {
-    if takes != TRANSFER {
+    if takes & TRANSFER != TRANSFER {
         let unless = |field, value| if takes & field != 0 { 0 } else { value };
         must_be_zero(&[
             unless(BUF, args.buf as u64),
@@ -62,6 +64,9 @@ fn takes_only(takes: u32, args: &abi::Request) -> Result {
 pub(crate) fn start(request: Prepared, args: &abi::Request) -> Result<bool> {
     let (start, takes) = operation(args.opcode);
     takes_only(takes, args)?;
+    if takes & FIXED == 0 && request.buffer().is_some() {
+        return Err(EINVAL);
+    }
     start(request, args)
 }
 

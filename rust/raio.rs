@@ -4,7 +4,7 @@
 //!
 //! This file loads the module and takes it down again. What happens to a call is told from top to
 //! bottom by [`device`], [`abi`], [`context`], [`ops`], [`request`] and [`ring`]; each knows those
-//! behind it only. What the kernel crate lacks is in [`kernel_ext`].
+//! behind it only. What requests name by numbers is [`registered`]. What the kernel crate lacks is in [`kernel_ext`].
 //!
 //! # Locks
 //!
@@ -16,6 +16,7 @@ mod context;
 mod device;
 mod kernel_ext;
 mod ops;
+mod registered;
 mod request;
 mod ring;
 mod stats;

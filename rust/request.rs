@@ -37,6 +37,8 @@ use crate::{
     bindings,
     context::{
         Batch,
+        Buffer,
+        RegisteredFile,
         Slot, //
     },
     kernel_ext::{
@@ -57,6 +59,7 @@ use crate::{
 use core::{
     cell::UnsafeCell,
     mem::MaybeUninit,
+    ops::Deref,
     ptr::{
         self,
         NonNull, //
@@ -104,7 +107,9 @@ const HALVES: u32 = 2;
 #[repr(C)]
 pub(crate) struct Request {
     kiocb: Kiocb,
-    file: ARef<File>,
+    file: FileRef,
+    /// What its transfer is about, if that is registered.
+    buffer: Option<Buffer>,
     eventfd: Option<EventFd>,
     slot: Slot,
     obj: u64,
@@ -126,6 +131,24 @@ pub(crate) struct Request {
     writing: bool,
 }
 
+/// The file of a request.
+pub(crate) enum FileRef {
+    Own(ARef<File>),
+    Registered(RegisteredFile),
+}
+
+impl Deref for FileRef {
+    type Target = File;
+
+    #[inline]
+    fn deref(&self) -> &File {
+        match self {
+            Self::Own(file) => file,
+            Self::Registered(file) => file,
+        }
+    }
+}
+
 /// A request that no file's method has seen. If it is dropped, it was refused.
 pub(crate) struct Prepared(KBox<Request>);
 
@@ -134,7 +157,8 @@ impl Prepared {
     /// `ENOMEM`.
     pub(crate) fn new(
         slot: Slot,
-        file: ARef<File>,
+        file: FileRef,
+        buffer: Option<Buffer>,
         eventfd: Option<EventFd>,
         identity: Option<Arc<Identity>>,
         obj: u64,
@@ -146,6 +170,7 @@ impl Prepared {
             Request {
                 kiocb: Kiocb::new(),
                 file,
+                buffer,
                 eventfd,
                 slot,
                 obj,
@@ -168,6 +193,11 @@ impl Prepared {
     /// The file that it is for.
     pub(crate) fn file(&self) -> &File {
         &self.0.file
+    }
+
+    /// What it is about, if that is registered.
+    pub(crate) fn buffer(&self) -> Option<&Buffer> {
+        self.0.buffer.as_ref()
     }
 
     /// Whether an eventfd will count it.
@@ -436,6 +466,7 @@ impl Ended {
         let Request {
             kiocb: _,
             file,
+            buffer,
             eventfd,
             slot,
             obj,
@@ -461,6 +492,7 @@ impl Ended {
         // SAFETY: Each is moved or dropped once, for the request isn't dropped as one below.
         let (mut slot, eventfd) = unsafe {
             ptr::drop_in_place(file);
+            ptr::drop_in_place(buffer);
             ptr::drop_in_place(retry);
             ptr::drop_in_place(identity);
             (ptr::read(slot), ptr::read(eventfd))

@@ -6,6 +6,7 @@
 //! inside it.
 
 use super::{
+    register::Registrations,
     submission::{
         self,
         SubmissionArray, //
@@ -22,6 +23,7 @@ use crate::{
         percpu_ref::PercpuRef,
         rcu_work::RcuWork, //
     },
+    registered::Table,
     request::Inflight,
     ring::{
         layout::Layout,
@@ -37,7 +39,8 @@ use kernel::{
         atomic::{
             Atomic,
             Relaxed, //
-        }, //
+        },
+        Arc, //
     },
 };
 
@@ -72,17 +75,19 @@ impl Drop for Mapping {
 }
 
 impl Contexts {
-    /// Makes a context in which `nr_events` requests can be in flight, with a submission array of `sq_nr`
-    /// entries, if that isn't 0.
+    /// Makes a context as `args` ask for.
     ///
-    /// `EINVAL` if the one is 0 or either more than [`abi::MAX_EVENTS`]; `EAGAIN` over a limit; `ENOMEM`;
+    /// `EINVAL` if a number in it is too large, or that of events is 0; `EAGAIN` over a limit; `ENOMEM`;
     /// what `mmap(2)` says when the ring can't be mapped.
-    pub(crate) fn setup(&self, nr_events: u32, sq_nr: u32) -> Result<Made> {
-        let layout = Layout::for_events(nr_events, abi::MAX_EVENTS).ok_or(EINVAL)?;
-        if sq_nr > abi::MAX_EVENTS {
+    pub(crate) fn setup(&self, args: &abi::Setup) -> Result<Made> {
+        let layout = Layout::for_events(args.nr_events, abi::MAX_EVENTS).ok_or(EINVAL)?;
+        if args.sq_nr > abi::MAX_EVENTS
+            || args.nr_buffers > abi::MAX_BUFFERS
+            || args.nr_files > abi::MAX_FILES
+        {
             return Err(EINVAL);
         }
-        let behind = submission::pages(sq_nr);
+        let behind = submission::pages(args.sq_nr);
         // Neither is more than some megabytes.
         let bytes = layout.bytes() + behind * PAGE_SIZE;
         let mm = mm::current().ok_or(EINVAL)?;
@@ -96,12 +101,17 @@ impl Contexts {
         let submission = SubmissionArray::new(owner.populate_behind(behind)?);
         let sq_nr = submission.nr();
         let ring = owner.share();
+        let queue = &self.engine.free_queue;
+        let buffers = Table::new(args.nr_buffers, queue.clone())?;
+        let files = Table::new(args.nr_files, queue.clone())?;
+        let registered = Arc::new(Registrations { buffers, files }, GFP_KERNEL_ACCOUNT)?;
         let ctx = self.engine.contexts.alloc()?;
         let ctx = ctx.write_pin_init(try_pin_init!(Kioctx {
             users <- PercpuRef::new(),
             reqs <- PercpuRef::new(),
             ring: owner,
             submission,
+            registered,
             engine: self.engine.clone(),
             mm,
             id: Atomic::new(0),

@@ -22,7 +22,10 @@ use crate::{
         user, //
     },
     ops,
-    request::Prepared,
+    request::{
+        FileRef,
+        Prepared, //
+    },
     ring::Event,
     stats::Counter,
 };
@@ -227,17 +230,31 @@ fn submit_one(
     listed: &Listed,
 ) -> Result<bool> {
     let iocb = &listed.iocb;
-    iocb.check()?;
+    let native = listed.addr.is_none();
+    iocb.check(native)?;
     let slot = slots.next().ok_or(EAGAIN)?;
-    if listed.addr.is_none() && iocb.is_noop() {
+    if native && iocb.is_noop() {
         let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
-        let event = ops::noop(iocb.data(), &iocb.decode()?)?;
+        let event = ops::noop(iocb.data(), &iocb.decode(native)?)?;
         batch
             .get_or_insert_with(|| Batch::new(&slot))
             .post(slot, &event, eventfd);
         return Ok(false);
     }
-    let file = file_io::get(iocb.fd())?;
+    let registered = &slot.ctx().registered;
+    let file = if native && iocb.is_file_fixed() {
+        FileRef::Registered(registered.files.get(iocb.fd()).ok_or(EBADF)?)
+    } else {
+        FileRef::Own(file_io::get(iocb.fd())?)
+    };
+    let buffer = match native {
+        true => iocb.fixed_buffer()?,
+        false => None,
+    };
+    let buffer = match buffer {
+        Some(index) => Some(registered.buffers.get(index).ok_or(EFAULT)?),
+        None => None,
+    };
     let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
     let obj = match listed.addr {
         Some(addr) => {
@@ -246,8 +263,8 @@ fn submit_one(
         }
         None => iocb.data(),
     };
-    let args = iocb.decode()?;
+    let args = iocb.decode(native)?;
     let identity = identity.clone();
-    let request = Prepared::new(slot, file, eventfd, identity, obj, args.data)?;
+    let request = Prepared::new(slot, file, buffer, eventfd, identity, obj, args.data)?;
     ops::start(request, &args)
 }

@@ -244,8 +244,12 @@ impl Contexts {
         ctx.kill().inspect_err(|_| Counter::SecondDestroys.add(1))?;
         ctx.unmap();
         let inflight = ctx.inflight.clone();
+        let registered = ctx.registered.clone();
         drop(ctx);
-        wait(inflight.ended(), || Some(inflight.clone()))
+        wait(inflight.ended(), || Some(inflight.clone()))?;
+        // SAFETY: Neither callers nor requests are left.
+        unsafe { registered.clear() };
+        Ok(())
     }
 
     /// Destroys all contexts, and waits for the I/O on all of them to end or to be killed. To be

@@ -17,12 +17,14 @@
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
+#include <linux/nospec.h>
 #include <linux/percpu.h>
 #include <linux/poll.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
+#include <linux/sched/user.h>
 #include <linux/task_io_accounting_ops.h>
 #include <linux/uaccess.h>
 #include <linux/user_namespace.h>
@@ -266,6 +268,48 @@ void raio_uncharge_mm(void *memcg, void *saved)
 {
 	set_active_memcg(saved);
 	mem_cgroup_put(memcg);
+}
+
+/*
+ * What the caller's user locks more of the memory of @mm, which is NULL, and has
+ * no limit, where the caller may lock all there is.
+ */
+struct user_struct *raio_charge_locked(struct mm_struct *mm, unsigned long pages)
+{
+	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
+	struct user_struct *user = NULL;
+
+	if (!capable(CAP_IPC_LOCK)) {
+		user = get_uid(current_user());
+		if (atomic_long_add_return(pages, &user->locked_vm) > limit) {
+			atomic_long_sub(pages, &user->locked_vm);
+			free_uid(user);
+			return ERR_PTR(-ENOMEM);
+		}
+	}
+	atomic64_add(pages, &mm->pinned_vm);
+	return user;
+}
+
+void raio_uncharge_locked(struct mm_struct *mm, struct user_struct *user, unsigned long pages)
+{
+	atomic64_sub(pages, &mm->pinned_vm);
+	if (user) {
+		atomic_long_sub(pages, &user->locked_vm);
+		free_uid(user);
+	}
+}
+
+/* Is @next what comes after @page in the same folio? */
+bool raio_page_follows(struct page *page, struct page *next)
+{
+	return page + 1 == next && page_folio(page) == page_folio(next);
+}
+
+/* @index, which is less than @size, also for a processor that runs ahead. */
+size_t raio_array_index(size_t index, size_t size)
+{
+	return array_index_nospec(index, size);
 }
 
 bool raio_mmget(struct mm_struct *mm)
@@ -547,6 +591,14 @@ int raio_ioprio_check(int ioprio)
 size_t raio_iov_iter_count(const struct iov_iter *iter)
 {
 	return iov_iter_count(iter);
+}
+
+/* @len bytes of @vecs from @offset on. */
+void raio_iov_iter_bvec(struct iov_iter *iter, int rw, const struct bio_vec *vecs,
+			unsigned long nr, size_t offset, size_t len)
+{
+	iov_iter_bvec(iter, rw, vecs, nr, offset + len);
+	iov_iter_advance(iter, offset);
 }
 
 void raio_iov_iter_copy(struct iov_iter *to, const struct iov_iter *from, size_t skip)

@@ -5,6 +5,7 @@
 //!
 //! C header: `include/linux/fs.h`.
 
+use super::pinned::Place;
 use crate::bindings;
 use core::{
     mem::MaybeUninit,
@@ -184,6 +185,27 @@ impl UserBuffer {
             return Err(Error::from_errno(len as ffi::c_int));
         }
         Ok(this)
+    }
+
+    /// `len` bytes of pinned memory. Who has them keeps them.
+    pub(crate) fn pinned(place: Place, len: usize, dir: Direction) -> Self {
+        let iter = Opaque::uninit();
+        // INVARIANT: This initialises it.
+        // SAFETY: `iter` may be written to. The parts are kept by the caller.
+        unsafe {
+            bindings::raio_iov_iter_bvec(
+                iter.get(),
+                dir.as_raw(),
+                place.vecs,
+                place.nr,
+                place.offset,
+                len,
+            )
+        };
+        Self {
+            iter,
+            vector: ptr::null_mut(),
+        }
     }
 
     /// Bytes.

@@ -32,6 +32,14 @@ pub(crate) fn acting_as<R>(credentials: &Credential, f: impl FnOnce() -> R) -> R
     ret
 }
 
+/// An index that user space chose, if it is one of an array of that `size`, so that a processor that
+/// runs ahead of the check doesn't read elsewhere either.
+#[inline]
+pub(crate) fn clamp_index(index: usize, size: usize) -> Option<usize> {
+    // SAFETY: It is less, and it may always be called.
+    (index < size).then(|| unsafe { bindings::raio_array_index(index, size) })
+}
+
 /// Is it at its end because it was killed? (While it still runs, waits tell.)
 pub(crate) fn is_killed() -> bool {
     // SAFETY: It may always be called.

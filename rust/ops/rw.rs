@@ -42,12 +42,11 @@ pub(super) fn writev(request: Prepared, args: &abi::Request) -> Result<bool> {
 
 fn one(mut request: Prepared, args: &abi::Request, dir: Direction) -> Result<bool> {
     prepare(&mut request, args, dir)?;
-    start(
-        request,
-        args,
-        dir,
-        UserBuffer::new(args.buf, args.len, dir)?,
-    )
+    let buffer = match request.buffer() {
+        Some(buffer) => UserBuffer::pinned(buffer.place(args.buf, args.len)?, args.len, dir),
+        None => UserBuffer::new(args.buf, args.len, dir)?,
+    };
+    start(request, args, dir, buffer)
 }
 
 fn several(mut request: Prepared, args: &abi::Request, dir: Direction) -> Result<bool> {

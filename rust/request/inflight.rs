@@ -491,7 +491,7 @@ impl Inflight {
         let requests = self.requests.lock();
         let request = requests.others.first().or(requests.cancellable.first())?;
         // SAFETY: A member is alive, by the type invariant, while the lock is held.
-        Some(unsafe { (*request.as_ptr()).file.clone() })
+        Some(unsafe { ARef::from(&*(*request.as_ptr()).file) })
     }
 
     /// The last request has ended, and there will be no more.

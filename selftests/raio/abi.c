@@ -35,7 +35,7 @@ CHECK_OFFSET(raio_query, setup_flags, 40);
 CHECK_OFFSET(raio_query, max_events, 48);
 CHECK_OFFSET(raio_query, resv, 52);
 
-CHECK_SIZE(raio_setup, 48);
+CHECK_SIZE(raio_setup, 56);
 CHECK_OFFSET(raio_setup, nr_events, 0);
 CHECK_OFFSET(raio_setup, flags, 4);
 CHECK_OFFSET(raio_setup, ctxp, 8);
@@ -45,6 +45,8 @@ CHECK_OFFSET(raio_setup, ring_nr, 32);
 CHECK_OFFSET(raio_setup, id, 36);
 CHECK_OFFSET(raio_setup, sq_nr, 40);
 CHECK_OFFSET(raio_setup, sq_offset, 44);
+CHECK_OFFSET(raio_setup, nr_buffers, 48);
+CHECK_OFFSET(raio_setup, nr_files, 52);
 
 CHECK_SIZE(raio_destroy, 16);
 CHECK_OFFSET(raio_destroy, ctx, 0);
@@ -67,6 +69,18 @@ CHECK_OFFSET(raio_enter, flags, 24);
 CHECK_OFFSET(raio_enter, sigsetsize, 28);
 CHECK_OFFSET(raio_enter, sigmask, 32);
 CHECK_OFFSET(raio_enter, timeout, 40);
+
+CHECK_SIZE(raio_buffer, 16);
+CHECK_OFFSET(raio_buffer, addr, 0);
+CHECK_OFFSET(raio_buffer, len, 8);
+
+CHECK_SIZE(raio_register, 32);
+CHECK_OFFSET(raio_register, ctx, 0);
+CHECK_OFFSET(raio_register, first, 8);
+CHECK_OFFSET(raio_register, nr, 12);
+CHECK_OFFSET(raio_register, array, 16);
+CHECK_OFFSET(raio_register, flags, 24);
+CHECK_OFFSET(raio_register, resv, 28);
 
 CHECK_SIZE(raio_getevents, 72);
 CHECK_OFFSET(raio_getevents, ctx, 0);
@@ -118,15 +132,17 @@ CHECK_SIZE(io_event, 32);
 /* Old numbers stay: they are in programs that were built long ago. */
 static_assert(RAIO_IOC_QUERY == 0xc038bd00, "RAIO_IOC_QUERY");
 static_assert(RAIO_IOC_STATS == 0xc0c0bd01, "RAIO_IOC_STATS");
-static_assert(RAIO_IOC_SETUP == 0xc030bd02, "RAIO_IOC_SETUP");
+static_assert(RAIO_IOC_SETUP == 0xc038bd02, "RAIO_IOC_SETUP");
 static_assert(RAIO_IOC_DESTROY == 0x4010bd03, "RAIO_IOC_DESTROY");
 static_assert(RAIO_IOC_SUBMIT == 0x4020bd04, "RAIO_IOC_SUBMIT");
 static_assert(RAIO_IOC_GETEVENTS == 0x4048bd05, "RAIO_IOC_GETEVENTS");
 static_assert(RAIO_IOC_CANCEL == 0x4018bd06, "RAIO_IOC_CANCEL");
 static_assert(RAIO_IOC_ENTER == 0x4030bd07, "RAIO_IOC_ENTER");
+static_assert(RAIO_IOC_BUFFERS == 0x4020bd08, "RAIO_IOC_BUFFERS");
+static_assert(RAIO_IOC_FILES == 0x4020bd09, "RAIO_IOC_FILES");
 
 #define MAX_ARG_SIZE	((1U << _IOC_SIZEBITS) - 1)
-#define FIRST_FREE_NR	0x08
+#define FIRST_FREE_NR	0x0a
 
 FIXTURE(query)
 {
@@ -167,8 +183,9 @@ TEST_F(query, opcodes)
 TEST_F(query, flags)
 {
 	EXPECT_EQ(RAIO_FEAT_POLL | RAIO_FEAT_SIGMASK | RAIO_FEAT_MIN_WAIT | RAIO_FEAT_CANCEL |
-		  RAIO_FEAT_ENTER, self->query.features);
-	EXPECT_EQ(IOCB_FLAG_RESFD, self->query.iocb_flags & ~(uint64_t)IOCB_FLAG_IOPRIO);
+		  RAIO_FEAT_ENTER | RAIO_FEAT_REGISTER, self->query.features);
+	EXPECT_EQ(IOCB_FLAG_RESFD | RAIO_IOCB_FIXED_BUF | RAIO_IOCB_FIXED_FILE,
+		  self->query.iocb_flags & ~(uint64_t)IOCB_FLAG_IOPRIO);
 	EXPECT_EQ(0, self->query.setup_flags);
 	EXPECT_LE(1024, self->query.max_events);
 }
@@ -271,7 +288,7 @@ FIXTURE_VARIANT_ADD(call, setup)
 {
 	.dir = _IOC_READ | _IOC_WRITE,
 	.nr = 0x02,
-	.size = 48,
+	.size = 56,
 	.first = 40,
 	.flags = {
 		offsetof(struct raio_setup, flags),
@@ -339,6 +356,30 @@ FIXTURE_VARIANT_ADD(call, enter)
 	.flags = { -1 },
 };
 
+FIXTURE_VARIANT_ADD(call, buffers)
+{
+	.dir = _IOC_WRITE,
+	.nr = 0x08,
+	.size = 32,
+	.flags = {
+		offsetof(struct raio_register, flags),
+		offsetof(struct raio_register, resv),
+		-1
+	},
+};
+
+FIXTURE_VARIANT_ADD(call, files)
+{
+	.dir = _IOC_WRITE,
+	.nr = 0x09,
+	.size = 32,
+	.flags = {
+		offsetof(struct raio_register, flags),
+		offsetof(struct raio_register, resv),
+		-1
+	},
+};
+
 FIXTURE_SETUP(call)
 {
 	self->call.dir = variant->dir;
@@ -365,6 +406,7 @@ static void call_fill(struct __test_metadata *_metadata, struct call *call, void
 	struct raio_getevents *getevents = arg;
 	struct raio_cancel *cancel = arg;
 	struct raio_enter *enter = arg;
+	struct raio_register *registered = arg;
 
 	switch (call->nr) {
 	case _IOC_NR(RAIO_IOC_QUERY):
@@ -400,6 +442,11 @@ static void call_fill(struct __test_metadata *_metadata, struct call *call, void
 	case _IOC_NR(RAIO_IOC_ENTER):
 		memset(arg, 0, sizeof(*enter));
 		enter->ctx = call->aio.ctx;
+		break;
+	case _IOC_NR(RAIO_IOC_BUFFERS):
+	case _IOC_NR(RAIO_IOC_FILES):
+		memset(arg, 0, sizeof(*registered));
+		registered->ctx = call->aio.ctx;
 		break;
 	case _IOC_NR(RAIO_IOC_CANCEL):
 		memset(arg, 0, sizeof(*cancel));

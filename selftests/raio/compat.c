@@ -11,7 +11,7 @@
 #include "raio_test.h"
 
 static_assert(RAIO_IOC_QUERY == 0xc038bd00, "number of QUERY");
-static_assert(RAIO_IOC_SETUP == 0xc030bd02, "number of SETUP");
+static_assert(RAIO_IOC_SETUP == 0xc038bd02, "number of SETUP");
 static_assert(RAIO_IOC_DESTROY == 0x4010bd03, "number of DESTROY");
 static_assert(RAIO_IOC_SUBMIT == 0x4020bd04, "number of SUBMIT");
 static_assert(RAIO_IOC_GETEVENTS == 0x4048bd05, "number of GETEVENTS");

@@ -255,7 +255,7 @@ TEST_F(enter, refused)
 	io[1].aio_reserved2 = 1;
 	EXPECT_EQ(-EINVAL, ENTER(2, &io[1], 1));
 	io[1].aio_reserved2 = 0;
-	io[1].aio_flags = 1U << 31;
+	io[1].aio_flags = 1U << 29;
 	EXPECT_EQ(-EINVAL, ENTER(2, &io[1], 1));
 	io[2].aio_nbytes = 1;
 	EXPECT_EQ(-EINVAL, ENTER(1, &io[2], 1));

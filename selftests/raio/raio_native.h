@@ -19,13 +19,16 @@ struct native {
 	unsigned int sq_nr;
 };
 
-static inline void native_begin(struct __test_metadata *_metadata, struct native *native,
-				unsigned int nr, unsigned int sq_nr)
+static inline void native_begin_sized(struct __test_metadata *_metadata, struct native *native,
+				      unsigned int nr, unsigned int sq_nr,
+				      unsigned int nr_buffers, unsigned int nr_files)
 {
 	struct raio_setup arg = {
 		.nr_events = nr,
 		.ctxp = (uintptr_t)&native->aio.ctx,
 		.sq_nr = sq_nr,
+		.nr_buffers = nr_buffers,
+		.nr_files = nr_files,
 	};
 
 	aio_open(_metadata, &native->aio, &raio);
@@ -33,6 +36,12 @@ static inline void native_begin(struct __test_metadata *_metadata, struct native
 	ASSERT_LE(sq_nr, arg.sq_nr);
 	native->sq_nr = arg.sq_nr;
 	native->sq = arg.sq_nr ? (void *)(uintptr_t)(arg.ctx + arg.sq_offset) : NULL;
+}
+
+static inline void native_begin(struct __test_metadata *_metadata, struct native *native,
+				unsigned int nr, unsigned int sq_nr)
+{
+	native_begin_sized(_metadata, native, nr, sq_nr, 0, 0);
 }
 
 static inline void native_end(struct __test_metadata *_metadata, struct native *native)
@@ -67,6 +76,34 @@ static inline long native_enter_sq(struct native *native, unsigned int nr, unsig
 	};
 
 	return raio_ioctl(native->aio.dev, RAIO_IOC_ENTER, &arg);
+}
+
+/* Registers, from number @first on. */
+
+static inline long native_buffers(struct native *native, unsigned int first, unsigned int nr,
+				  const struct raio_buffer *buffers)
+{
+	struct raio_register arg = {
+		.ctx = native->aio.ctx,
+		.first = first,
+		.nr = nr,
+		.array = (uintptr_t)buffers,
+	};
+
+	return raio_ioctl(native->aio.dev, RAIO_IOC_BUFFERS, &arg);
+}
+
+static inline long native_files(struct native *native, unsigned int first, unsigned int nr,
+				const int *fds)
+{
+	struct raio_register arg = {
+		.ctx = native->aio.ctx,
+		.first = first,
+		.nr = nr,
+		.array = (uintptr_t)fds,
+	};
+
+	return raio_ioctl(native->aio.dev, RAIO_IOC_FILES, &arg);
 }
 
 /* As for iocb_prep(), with a number to come back. */

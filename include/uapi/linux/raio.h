@@ -60,6 +60,11 @@ struct raio_ring {
 #define RAIO_FEAT_MIN_WAIT	(1ULL << 2)	/* raio_getevents.min_wait */
 #define RAIO_FEAT_CANCEL	(1ULL << 3)	/* RAIO_IOC_CANCEL */
 #define RAIO_FEAT_ENTER		(1ULL << 4)	/* RAIO_IOC_ENTER */
+#define RAIO_FEAT_REGISTER	(1ULL << 5)	/* RAIO_IOC_BUFFERS, RAIO_IOC_FILES */
+
+/* iocb.aio_flags, for RAIO_IOC_ENTER only */
+#define RAIO_IOCB_FIXED_BUF	(1U << 30)	/* aio_buf is in buffer aio_reserved2 */
+#define RAIO_IOCB_FIXED_FILE	(1U << 31)	/* aio_fildes is a number of RAIO_IOC_FILES */
 
 /**
  * struct raio_query - what this module can do
@@ -99,6 +104,8 @@ struct raio_query {
  * @sq_nr:	in: entries of a submission array, 0 for none; out: how many it has,
  *		which is as many as fill its pages
  * @sq_offset:	in: 0; out: where in what is mapped it begins, 0 if there is none
+ * @nr_buffers:	in: how many can be registered, RAIO_MAX_BUFFERS at most
+ * @nr_files:	in: the same for files, RAIO_MAX_FILES
  */
 struct raio_setup {
 	__u32	nr_events;
@@ -110,7 +117,12 @@ struct raio_setup {
 	__u32	id;
 	__u32	sq_nr;
 	__u32	sq_offset;
+	__u32	nr_buffers;
+	__u32	nr_files;
 };
+
+#define RAIO_MAX_BUFFERS	(1U << 14)
+#define RAIO_MAX_FILES		(1U << 15)
 
 /**
  * struct raio_destroy - destroy a context, as io_destroy(2)
@@ -215,6 +227,38 @@ struct raio_getevents {
 	__u64	min_wait;
 };
 
+/**
+ * struct raio_buffer - memory to register
+ * @addr:	where it is; it must be writable, and stays mapped as it is
+ * @len:	how many bytes, 1 GiB at most; 0, with an @addr of 0, for none
+ */
+struct raio_buffer {
+	__u64	addr;
+	__u64	len;
+};
+
+/**
+ * struct raio_register - register buffers or files, or replace them
+ * @ctx:	the handle
+ * @first:	number of the first
+ * @nr:		how many
+ * @array:	address of an array of @nr struct raio_buffer, or descriptors of 32
+ *		bits, of which -1 is for none
+ * @flags:	must be 0
+ * @resv:	must be 0
+ *
+ * The ioctl returns how many were replaced, or an error if the first was not. What was
+ * registered before goes when no request uses it any more.
+ */
+struct raio_register {
+	__u64	ctx;
+	__u32	first;
+	__u32	nr;
+	__u64	array;
+	__u32	flags;
+	__u32	resv;
+};
+
 /* raio_cancel.flags */
 #define RAIO_CANCEL_DATA	(1U << 0)	/* by aio_data, one of RAIO_IOC_ENTER */
 
@@ -308,5 +352,7 @@ struct raio_stats {
 #define RAIO_IOC_GETEVENTS	_IOW(RAIO_IOC_MAGIC, 0x05, struct raio_getevents)
 #define RAIO_IOC_CANCEL		_IOW(RAIO_IOC_MAGIC, 0x06, struct raio_cancel)
 #define RAIO_IOC_ENTER		_IOW(RAIO_IOC_MAGIC, 0x07, struct raio_enter)
+#define RAIO_IOC_BUFFERS	_IOW(RAIO_IOC_MAGIC, 0x08, struct raio_register)
+#define RAIO_IOC_FILES		_IOW(RAIO_IOC_MAGIC, 0x09, struct raio_register)
 
 #endif /* _UAPI_LINUX_RAIO_H */

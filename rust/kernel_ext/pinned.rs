@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory of a process that is kept where it is, for as long as somebody wants, in the form in which
+//! files and block devices take it.
+//!
+//! C headers: `include/linux/mm.h`, `include/linux/bvec.h`.
+//!
+//! What is locked is charged to the user, under `RLIMIT_MEMLOCK`, and to the address space. Pages that
+//! lie beside each other in one folio are one part: a huge page is kept whole.
+
+use super::mm;
+use crate::bindings;
+use core::ptr;
+use kernel::{
+    error::from_err_ptr,
+    ffi,
+    mm::Mm,
+    page::{
+        PAGE_MASK,
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::aref::ARef, //
+};
+
+/// Most that one may have, as elsewhere in the kernel: numbers of bytes fit into 31 bits.
+const MAX: usize = 1 << 30;
+
+/// Locked memory that is charged for, returned on drop.
+struct Charge {
+    mm: ARef<Mm>,
+    user: *mut bindings::user_struct,
+    pages: usize,
+}
+
+impl Charge {
+    /// `ENOMEM` if the user can't lock so many pages more.
+    fn new(pages: usize) -> Result<Self> {
+        let mm = mm::current().ok_or(EINVAL)?;
+        // SAFETY: An address space that is kept.
+        let user = from_err_ptr(unsafe { bindings::raio_charge_locked(mm.as_raw(), pages) })?;
+        Ok(Self { mm, user, pages })
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        // SAFETY: That was charged by `new`.
+        unsafe { bindings::raio_uncharge_locked(self.mm.as_raw(), self.user, self.pages) }
+    }
+}
+
+/// Pages that are pinned, and released on drop.
+struct Pins(KVVec<*mut bindings::page>);
+
+impl Pins {
+    fn new(addr: usize, pages: usize) -> Result<Self> {
+        let mut pins = KVVec::with_capacity(pages, GFP_KERNEL_ACCOUNT)?;
+        while pins.len() < pages {
+            let done = pins.len();
+            let at = addr.wrapping_add(done << PAGE_SHIFT) & PAGE_MASK;
+            // SAFETY: There is room for so many. What is wrong with the address is found.
+            let got = unsafe {
+                bindings::pin_user_pages_fast(
+                    at,
+                    (pages - done) as ffi::c_int,
+                    bindings::FOLL_WRITE | bindings::FOLL_LONGTERM,
+                    pins.spare_capacity_mut().as_mut_ptr().cast(),
+                )
+            };
+            if got <= 0 {
+                drop(Self(pins));
+                return Err(match got {
+                    0 => EFAULT,
+                    e => Error::from_errno(e),
+                });
+            }
+            // SAFETY: So many were written.
+            unsafe { pins.inc_len(got as usize) };
+        }
+        Ok(Self(pins))
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        // SAFETY: Each is a page that we have pinned.
+        unsafe { bindings::unpin_user_pages(self.0.as_mut_ptr(), self.0.len()) }
+    }
+}
+
+/// A buffer.
+///
+/// # Invariants
+///
+/// `vecs` are the pinned pages in their order, of which `ends` say where in the buffer each ends. The
+/// last is `len`, which isn't 0.
+pub(crate) struct PinnedBuffer {
+    /// Where the process has it.
+    addr: usize,
+    len: usize,
+    vecs: KVVec<bindings::bio_vec>,
+    ends: KVVec<usize>,
+    _pins: Pins,
+    _charge: Charge,
+}
+
+// SAFETY: It is pages, which no thread owns.
+unsafe impl Send for PinnedBuffer {}
+// SAFETY: Nothing changes in it.
+unsafe impl Sync for PinnedBuffer {}
+
+/// Where a range of a buffer begins.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// The part in which it begins, and those behind it. They are there for as long as the buffer is.
+    pub(super) vecs: *const bindings::bio_vec,
+    pub(super) nr: usize,
+    /// Where in that part.
+    pub(super) offset: usize,
+}
+
+impl PinnedBuffer {
+    /// Pins `len` bytes at `addr` of the current process, which must be writable.
+    ///
+    /// `EINVAL` for none or too many; `EFAULT`; `ENOMEM`, also over `RLIMIT_MEMLOCK`; `EOPNOTSUPP` for
+    /// memory that can't be kept where it is.
+    pub(crate) fn new(addr: usize, len: usize) -> Result<Self> {
+        if len == 0 || len > MAX {
+            return Err(EINVAL);
+        }
+        let end = addr.checked_add(len).ok_or(EFAULT)?;
+        let offset = addr & !PAGE_MASK;
+        let pages =
+            (end.checked_add(PAGE_SIZE - 1).ok_or(EFAULT)? >> PAGE_SHIFT) - (addr >> PAGE_SHIFT);
+        let charge = Charge::new(pages)?;
+        let pins = Pins::new(addr, pages)?;
+
+        let mut vecs = KVVec::<bindings::bio_vec>::new();
+        let mut ends = KVVec::<usize>::new();
+        let mut done = 0usize;
+        let mut last: *mut bindings::page = ptr::null_mut();
+        for page in pins.0.iter().copied() {
+            let at = if done == 0 { offset } else { 0 };
+            let bytes = (PAGE_SIZE - at).min(len - done);
+            done += bytes;
+            // SAFETY: Both are pinned.
+            let goes_on = !last.is_null() && unsafe { bindings::raio_page_follows(last, page) };
+            last = page;
+            if let (true, Some(vec), Some(end)) = (goes_on, vecs.last_mut(), ends.last_mut()) {
+                vec.bv_len += bytes as u32;
+                *end = done;
+                continue;
+            }
+            let vec = bindings::bio_vec {
+                bv_page: page,
+                bv_len: bytes as u32,
+                bv_offset: at as u32,
+            };
+            vecs.push(vec, GFP_KERNEL_ACCOUNT)?;
+            ends.push(done, GFP_KERNEL_ACCOUNT)?;
+        }
+        // INVARIANT: Each page was added to the last part or is one of its own.
+        Ok(Self {
+            addr,
+            len,
+            vecs,
+            ends,
+            _pins: pins,
+            _charge: charge,
+        })
+    }
+
+    /// Where `len` bytes are that the process has at `addr`. `EFAULT` if they aren't all in it.
+    #[inline]
+    pub(crate) fn place(&self, addr: usize, len: usize) -> Result<Place> {
+        let from = addr.wrapping_sub(self.addr);
+        if from >= self.len || len > self.len - from {
+            return Err(EFAULT);
+        }
+        let first = match self.ends.len() {
+            1 => 0,
+            _ => self.ends.partition_point(|end| *end <= from),
+        };
+        let before = match first.checked_sub(1) {
+            Some(before) => self.ends.get(before).copied().unwrap_or(0),
+            None => 0,
+        };
+        let vecs = self.vecs.get(first..).ok_or(EFAULT)?;
+        Ok(Place {
+            vecs: vecs.as_ptr(),
+            nr: vecs.len(),
+            offset: from - before,
+        })
+    }
+}

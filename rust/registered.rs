@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What user space has registered with a context, so that requests name it by a number: buffers, and
+//! files. One table each, whose size is that of its context's set-up.
+//!
+//! What is registered is kept by a per-cpu count of those that use it, so that to use it changes
+//! nothing that processors share. Who replaces it takes it out of the table; it goes when the last
+//! request that uses it has ended. What is left in a table goes with that, or when it is cleared.
+//!
+//! # Locks
+//!
+//! None. An entry is exchanged (full order) and read, under RCU, with acquire order. A use begins only if
+//! it wasn't taken out.
+
+use crate::kernel_ext::{
+    percpu_ref::{
+        HasPercpuRef,
+        PercpuRef, //
+    },
+    rcu_work::{
+        HasRcuWork,
+        RcuWork, //
+    },
+    task,
+    work::OwnedQueue, //
+};
+use core::{
+    mem::offset_of,
+    ops::Deref,
+    ptr::{
+        self,
+        NonNull, //
+    },
+};
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Full, //
+        },
+        rcu,
+        Arc, //
+    },
+};
+
+const USES: u64 = 0;
+
+/// Something that is registered.
+///
+/// # Invariants
+///
+/// It is in a box of its own, which is dropped when `uses` has reached zero, or when nobody can use it.
+#[pin_data]
+pub(crate) struct Registered<T> {
+    #[pin]
+    uses: PercpuRef<Registered<T>, USES>,
+    what: T,
+    #[pin]
+    free: RcuWork<Registered<T>>,
+    queue: Arc<OwnedQueue>,
+}
+
+// SAFETY: The offset of a field of that type.
+unsafe impl<T: Send + Sync> HasPercpuRef<USES> for Registered<T> {
+    const OFFSET: usize = offset_of!(Self, uses);
+
+    unsafe fn released(this: NonNull<Self>) {
+        // SAFETY: In a box, by the type invariant, that nobody uses: it was taken out of its table
+        // before the count was killed, and a grace period has passed since. It isn't moved.
+        let this = unsafe { Pin::new_unchecked(KBox::from_raw(this.as_ptr())) };
+        let queue = this.queue.clone();
+        RcuWork::drop_later(this, &queue);
+    }
+}
+
+// SAFETY: The offset of a field of that type.
+unsafe impl<T> HasRcuWork for Registered<T> {
+    const OFFSET: usize = offset_of!(Self, free);
+}
+
+/// A use of something that is registered, by a request.
+///
+/// # Invariants
+///
+/// Owns a reference to `uses`.
+pub(crate) struct Use<T: Send + Sync>(NonNull<Registered<T>>);
+
+// SAFETY: The reference may be dropped by every thread, and shared.
+unsafe impl<T: Send + Sync> Send for Use<T> {}
+// SAFETY: As above.
+unsafe impl<T: Send + Sync> Sync for Use<T> {}
+
+impl<T: Send + Sync> Deref for Use<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: Alive, by the type invariant.
+        unsafe { &(*self.0.as_ptr()).what }
+    }
+}
+
+impl<T: Send + Sync> Drop for Use<T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours, by the type invariant.
+        unsafe { PercpuRef::put_many(&raw const (*self.0.as_ptr()).uses, 1) }
+    }
+}
+
+/// A table.
+///
+/// # Invariants
+///
+/// An entry is null or points to something registered whose initial reference the table has.
+pub(crate) struct Table<T: Send + Sync> {
+    entries: KVVec<Atomic<*mut Registered<T>>>,
+    queue: Arc<OwnedQueue>,
+}
+
+impl<T: Send + Sync> Table<T> {
+    /// An empty one of `size` entries; what is taken out of it goes on `queue`. Fails with `ENOMEM`.
+    pub(crate) fn new(size: u32, queue: Arc<OwnedQueue>) -> Result<Self> {
+        let mut entries = KVVec::with_capacity(size as usize, GFP_KERNEL_ACCOUNT)?;
+        for _ in 0..size {
+            // The capacity is there already, so this doesn't allocate.
+            entries.push(Atomic::new(ptr::null_mut()), GFP_KERNEL_ACCOUNT)?;
+        }
+        // INVARIANT: All entries are null.
+        Ok(Self { entries, queue })
+    }
+
+    /// Entries.
+    pub(crate) fn size(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// What has that number, for a request. [`None`] if nothing has.
+    #[inline]
+    pub(crate) fn get(&self, index: u32) -> Option<Use<T>> {
+        let index = task::clamp_index(index as usize, self.entries.len())?;
+        let _rcu = rcu::read_lock();
+        // Acquire: pairs with the exchange in `replace`.
+        let entry = NonNull::new(self.entries.get(index)?.load(Acquire))?;
+        // SAFETY: It lives for a grace period after it was taken out.
+        let got = unsafe { entry.as_ref() }.uses.tryget_live();
+        // INVARIANT: The reference that was just taken.
+        got.then(|| Use(entry))
+    }
+
+    /// Replaces the entries from `first` on, one by one, by what `next` says: something, or nothing; until
+    /// that is [`None`]. Returns how many, or the error of the first. `EINVAL` if there are no such
+    /// entries.
+    pub(crate) fn replace(
+        &self,
+        first: u32,
+        mut next: impl FnMut() -> Option<Result<Option<T>>>,
+    ) -> Result<u32> {
+        let mut done = 0;
+        while let Some(what) = next() {
+            let replaced = what.and_then(|what| {
+                let entry = self
+                    .entries
+                    .get((first as usize).saturating_add(done as usize))
+                    .ok_or(EINVAL)?;
+                let new = match what {
+                    Some(what) => self.wrap(what)?,
+                    None => ptr::null_mut(),
+                };
+                // Full: what is published was made before; what was taken out is ended after.
+                if let Some(old) = NonNull::new(entry.xchg(new, Full)) {
+                    // INVARIANT: It isn't in the table any more, and the count drops our reference.
+                    // SAFETY: It is ours to kill, once, for it was taken out once.
+                    unsafe { old.as_ref().uses.kill() };
+                }
+                Ok(())
+            });
+            match replaced {
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+                Ok(()) => done += 1,
+            }
+        }
+        Ok(done)
+    }
+
+    fn wrap(&self, what: T) -> Result<*mut Registered<T>> {
+        let this = KBox::pin_init(
+            try_pin_init!(Registered {
+                uses <- PercpuRef::new(),
+                what,
+                free <- RcuWork::new(),
+                queue: self.queue.clone(),
+            }? Error),
+            GFP_KERNEL_ACCOUNT,
+        )?;
+        // SAFETY: It isn't moved: only its owner changes.
+        Ok(KBox::into_raw(unsafe { Pin::into_inner_unchecked(this) }))
+    }
+
+    /// Empties it. Process context.
+    ///
+    /// # Safety
+    ///
+    /// Nobody may use anything in it, nor look anything up, any more.
+    pub(crate) unsafe fn clear(&self) {
+        for entry in &self.entries {
+            // Full: all that was done with it comes before its end.
+            if let Some(old) = NonNull::new(entry.xchg(ptr::null_mut(), Full)) {
+                // SAFETY: In a box, by its type invariant, and nobody has a reference but the table,
+                // as the caller says.
+                drop(unsafe { KBox::from_raw(old.as_ptr()) });
+            }
+        }
+    }
+}
+
+impl<T: Send + Sync> Drop for Table<T> {
+    fn drop(&mut self) {
+        // SAFETY: Nobody has it any more, and each use is by who has.
+        unsafe { self.clear() }
+    }
+}
