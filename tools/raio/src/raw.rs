@@ -150,6 +150,31 @@ pub unsafe fn enter(fd: RawFd, arg: &mut raio_enter) -> io::Result<c_int> {
     unsafe { ioctl(fd, RAIO_IOC_ENTER, arg) }
 }
 
+/// `RAIO_IOC_BUFFERS`: registers buffers; returns how many.
+///
+/// # Errors
+///
+/// `ENOMEM` over `RLIMIT_MEMLOCK`, `EFAULT`; see the [module](self).
+///
+/// # Safety
+///
+/// `arg.array` must have `arg.nr` of `raio_buffer`. Requests write to them, whatever is
+/// mapped there by then.
+pub unsafe fn buffers(fd: RawFd, arg: &mut raio_register) -> io::Result<c_int> {
+    // SAFETY: the caller's promise.
+    unsafe { ioctl(fd, RAIO_IOC_BUFFERS, arg) }
+}
+
+/// `RAIO_IOC_FILES`: registers files; returns how many.
+///
+/// # Errors
+///
+/// `EBADF` for one that isn't open; see the [module](self).
+pub fn files(fd: RawFd, arg: &mut raio_register) -> io::Result<c_int> {
+    // SAFETY: the kernel only reads what `arg` points to.
+    unsafe { ioctl(fd, RAIO_IOC_FILES, arg) }
+}
+
 /// `RAIO_IOC_GETEVENTS`: reads events; returns how many.
 ///
 /// # Errors
@@ -210,6 +235,8 @@ mod tests {
             (RAIO_IOC_GETEVENTS, size_of::<raio_getevents>()),
             (RAIO_IOC_CANCEL, size_of::<raio_cancel>()),
             (RAIO_IOC_ENTER, size_of::<raio_enter>()),
+            (RAIO_IOC_BUFFERS, size_of::<raio_register>()),
+            (RAIO_IOC_FILES, size_of::<raio_register>()),
         ] {
             assert_eq!((nr >> 16) as usize & 0x3fff, size);
             assert_eq!((nr >> 8) as u32 & 0xff, RAIO_IOC_MAGIC);

@@ -111,6 +111,18 @@ impl Name {
             })
             .map(Some)
         };
+        let native = |registered| {
+            let shared = job.is_shared();
+            let depth = load.depth * job.threads / job.contexts;
+            let contexts = (0..job.contexts)
+                .map(|_| native::Context::new(depth, &load, shared))
+                .collect::<io::Result<Vec<_>>>()?;
+            timed(job, n, |thread, buffers| {
+                let context = contexts[thread % contexts.len()].clone();
+                Native::new(context, shared, registered, fd, &load, buffers)
+            })
+            .map(Some)
+        };
         match self {
             Self::Limit => limit(job, &load, target, n),
             Self::Libaio => {
@@ -122,20 +134,10 @@ impl Name {
             Self::UringRegistered => uring(true, false),
             Self::UringPolled if load.op == Op::Nothing => Ok(None),
             Self::UringPolled => uring(true, true),
-            Self::Raio => {
-                let shared = job.is_shared();
-                let depth = load.depth * job.threads / job.contexts;
-                let contexts = (0..job.contexts)
-                    .map(|_| native::Context::new(depth, shared))
-                    .collect::<io::Result<Vec<_>>>()?;
-                timed(job, n, |thread, buffers| {
-                    let context = contexts[thread % contexts.len()].clone();
-                    Native::new(context, shared, fd, &load, buffers)
-                })
-                .map(Some)
-            }
+            Self::Raio => native(false),
+            Self::RaioRegistered => native(true),
             // Yet to come.
-            Self::RaioRegistered | Self::RaioPolled => Ok(None),
+            Self::RaioPolled => Ok(None),
         }
     }
 }

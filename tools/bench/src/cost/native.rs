@@ -7,8 +7,9 @@ use raio::{
     raw,
     ring::Ring,
     sys::{
-        __kernel_timespec, io_event, iocb, raio_destroy, raio_enter, raio_getevents, raio_setup,
-        IOCB_CMD_NOOP, IOCB_CMD_PREAD, IOCB_CMD_PWRITE, RAIO_ENTER_SQ,
+        __kernel_timespec, io_event, iocb, raio_buffer, raio_destroy, raio_enter, raio_getevents,
+        raio_register, raio_setup, IOCB_CMD_NOOP, IOCB_CMD_PREAD, IOCB_CMD_PWRITE, RAIO_ENTER_SQ,
+        RAIO_IOCB_FIXED_BUF, RAIO_IOCB_FIXED_FILE,
     },
 };
 use std::{
@@ -24,19 +25,47 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// One for `depth` requests; with a submission array, unless it is `shared`.
-    pub(crate) fn new(depth: usize, shared: bool) -> io::Result<Arc<Self>> {
+    /// One for `depth` requests, and a file and buffers for all slots to be registered;
+    /// with a submission array, unless it is `shared`.
+    pub(crate) fn new(depth: usize, load: &Load, shared: bool) -> io::Result<Arc<Self>> {
         let device = raw::open(raio::DEVICE_PATH)?;
         let mut ctx = 0u64;
         let mut setup = raio_setup {
             nr_events: depth as u32,
             ctxp: (&raw mut ctx).addr() as u64,
             sq_nr: if shared { 0 } else { depth as u32 },
+            nr_buffers: load.slots as u32,
+            nr_files: 1,
             ..Default::default()
         };
         // SAFETY: `ctxp` is where the handle may be written to.
         unsafe { raw::setup(device.as_raw_fd(), &mut setup) }?;
         Ok(Arc::new(Self { device, setup }))
+    }
+
+    /// Registers the file as number 0, and the buffer of each slot under that.
+    fn register(&self, fd: RawFd, load: &Load, buffers: &Buffers) -> io::Result<()> {
+        let device = self.device.as_raw_fd();
+        let mut arg = raio_register {
+            ctx: self.setup.ctx,
+            nr: 1,
+            array: (&raw const fd).addr() as u64,
+            ..Default::default()
+        };
+        raw::files(device, &mut arg)?;
+        let all: Vec<raio_buffer> = (0..load.slots)
+            .map(|slot| raio_buffer {
+                addr: buffers.at(slot).addr() as u64,
+                len: BLOCK as u64,
+            })
+            .collect();
+        arg.nr = all.len() as u32;
+        arg.array = all.as_ptr().addr() as u64;
+        // SAFETY: The buffers outlive the context.
+        match unsafe { raw::buffers(device, &mut arg) }? {
+            n if n as usize == all.len() => Ok(()),
+            n => Err(io::Error::other(format!("{n} buffers were registered"))),
+        }
     }
 }
 
@@ -77,11 +106,15 @@ impl Native {
     pub(crate) fn new(
         context: Arc<Context>,
         shared: bool,
+        registered: bool,
         fd: RawFd,
         load: &Load,
         buffers: &Buffers,
     ) -> io::Result<Self> {
         let setup = &context.setup;
+        if registered {
+            context.register(fd, load, buffers)?;
+        }
         let way = if shared {
             Way::Shared {
                 events: vec![io_event::default(); load.slots],
@@ -112,6 +145,11 @@ impl Native {
                 io.aio_fildes = fd as u32;
                 io.aio_buf = buffers.at(slot).addr() as u64;
                 io.aio_nbytes = BLOCK as u64;
+                if registered {
+                    io.aio_fildes = 0;
+                    io.aio_reserved2 = slot as u64;
+                    io.aio_flags = RAIO_IOCB_FIXED_FILE | RAIO_IOCB_FIXED_BUF;
+                }
             }
             io
         };
