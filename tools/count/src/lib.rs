@@ -7,6 +7,10 @@
 //! long no-op with a number in it, see [`MARK`]. All processors of the guest are
 //! counted together; it is meant for one.
 //!
+//! With `profile=FILE` it also says where: between the marks, all of them together,
+//! how many instructions there were from each address at which a block of them
+//! begins, a line of the two for each. `raio-bench profile` finds the functions.
+//!
 //! Relies on QEMU for calling it from one thread at a time while it translates,
 //! and for adding to the counters itself.
 
@@ -23,9 +27,13 @@ use qemu_plugin::{
     Args, HasCallbacks, Info, PluginId, PluginU64, Register, Result, TranslationBlock, Value,
 };
 use std::{
+    collections::HashMap,
     fs::File,
-    io::Write,
-    sync::{Arc, Mutex},
+    io::{self, BufWriter, Write},
+    sync::{
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard,
+    },
 };
 
 /// One counter, which QEMU adds to.
@@ -67,6 +75,41 @@ impl Counters {
 struct Output {
     begin: [u64; 3],
     file: File,
+    profile: Option<Profile>,
+}
+
+/// Executions of blocks of instructions between marks.
+struct Profile {
+    path: String,
+    /// By where they begin, and how many instructions they have: how often.
+    blocks: HashMap<(u64, u64), Arc<AtomicU64>>,
+    counts: Arc<AtomicBool>,
+}
+
+impl Profile {
+    /// Counts that block from now on.
+    fn add(&mut self, tb: &TranslationBlock) {
+        let key = (tb.vaddr(), tb.size() as u64);
+        let n = self.blocks.entry(key).or_default().clone();
+        let counts = self.counts.clone();
+        // Relaxed: one thread does all of it.
+        tb.register_execute_callback(move |_| {
+            if counts.load(Relaxed) {
+                n.fetch_add(1, Relaxed);
+            }
+        });
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let mut file = BufWriter::new(File::create(&self.path)?);
+        for ((at, size), n) in &self.blocks {
+            match n.load(Relaxed) {
+                0 => (),
+                n => writeln!(file, "{at:x} {} {size}", n * size)?,
+            }
+        }
+        file.flush()
+    }
 }
 
 #[derive(Default)]
@@ -83,9 +126,18 @@ impl Register for Count {
             locked: Counter::new(),
             accesses: Counter::new(),
         };
+        let profile = match args.parsed.get("profile") {
+            Some(Value::String(path)) => Some(Profile {
+                path: path.clone(),
+                blocks: HashMap::new(),
+                counts: Arc::default(),
+            }),
+            _ => None,
+        };
         let output = Output {
             begin: [0; 3],
             file,
+            profile,
         };
         self.0 = Some((counters, Arc::new(Mutex::new(output))));
         Ok(())
@@ -102,6 +154,9 @@ impl HasCallbacks for Count {
             return Ok(());
         };
         let counters = *counters;
+        if let Some(profile) = &mut lock(output).profile {
+            profile.add(&tb);
+        }
         let mut locked = 0;
         for insn in tb.instructions() {
             let bytes = insn.data();
@@ -134,10 +189,17 @@ impl HasCallbacks for Count {
     }
 }
 
+fn lock(output: &Mutex<Output>) -> MutexGuard<'_, Output> {
+    output.lock().unwrap_or_else(|e| e.into_inner())
+}
+
 /// The guest executes a mark.
 fn at(mark: Mark, counters: Counters, output: &Mutex<Output>) {
     let now = counters.get();
-    let mut output = output.lock().unwrap_or_else(|e| e.into_inner());
+    let mut output = lock(output);
+    if let Some(profile) = &output.profile {
+        profile.counts.store(mark == Mark::Begin, Relaxed);
+    }
     match mark {
         Mark::Begin => output.begin = now,
         Mark::End => {
@@ -145,6 +207,11 @@ fn at(mark: Mark, counters: Counters, output: &Mutex<Output>) {
                 std::array::from_fn(|i| now[i] - output.begin[i]);
             writeln!(output.file, "{instructions} {locked} {accesses}")
                 .unwrap_or_else(|e| panic!("raio-count: {e}"));
+            if let Some(profile) = &output.profile {
+                profile
+                    .write()
+                    .unwrap_or_else(|e| panic!("raio-count: {}: {e}", profile.path));
+            }
         }
     }
 }
