@@ -123,6 +123,9 @@ impl Read {
         }
     }
 
+    /// # Safety
+    ///
+    /// To be called by the block layer only, with the bio of one that was sent.
     unsafe extern "C" fn ended(bio: *mut bindings::bio) {
         // SAFETY: `send` has put it there, and it stays until the store.
         unsafe {
