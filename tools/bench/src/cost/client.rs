@@ -129,10 +129,16 @@ pub(crate) fn drive(
         // Of those on a context of its own.
         let flying = started.saturating_sub(ended);
         let must_wait = free.is_empty() || started >= part.n;
-        engine.enter(match part.shared {
+        let min = match part.shared {
             _ if !must_wait => 0,
             None => load.batch.min(flying),
             Some(_) => load.batch,
+        };
+        engine.enter(min).inspect_err(|_| {
+            if let Some(shared) = part.shared {
+                // Nobody waits for those that won't end.
+                shared.ended.store(part.n, Relaxed);
+            }
         })?;
         let before = ended;
         engine.reap(|slot, res| {
@@ -146,7 +152,7 @@ pub(crate) fn drive(
             None => ended == part.n,
             Some(shared) => {
                 shared.ended.fetch_add(ended - before, Relaxed);
-                shared.ended.load(Relaxed) == part.n
+                shared.ended.load(Relaxed) >= part.n
             }
         };
         if over {

@@ -101,7 +101,8 @@ impl Name {
             if load.op == Op::Nothing {
                 return Ok(None);
             }
-            let depth = load.depth * job.threads / job.contexts;
+            // Where threads share one, kernel AIO may not know yet that another has read events.
+            let depth = load.depth * (job.threads / job.contexts).pow(2);
             let contexts = (0..job.contexts)
                 .map(|_| Context::new(library, depth))
                 .collect::<io::Result<Vec<_>>>()?;
