@@ -7,7 +7,10 @@ mod layout;
 
 use crate::{
     bindings,
-    kernel_ext::user, //
+    kernel_ext::{
+        file_io::Direction,
+        user, //
+    },
 };
 use core::mem::{size_of, MaybeUninit};
 use kernel::{
@@ -246,6 +249,23 @@ pub(crate) struct Request {
     pub(crate) offset: i64,
 }
 
+/// A read or write of a part of a registered buffer.
+pub(crate) struct FixedTransfer {
+    /// To be given back in the event.
+    pub(crate) data: u64,
+    pub(crate) dir: Direction,
+    /// A descriptor, or the number of a file that is registered.
+    pub(crate) fd: u32,
+    pub(crate) is_file_fixed: bool,
+    /// The number of the buffer.
+    pub(crate) buffer: u32,
+    /// Where in the caller's memory, which has to be in the buffer.
+    pub(crate) addr: usize,
+    pub(crate) len: usize,
+    /// Where in the file.
+    pub(crate) pos: i64,
+}
+
 macro_rules! opcodes {
     ($($name:ident = $number:ident),* $(,)?) => {
         /// The operations that are done.
@@ -307,9 +327,29 @@ impl Iocb {
         Ok(())
     }
 
-    /// What comes back with its event.
-    pub(crate) fn data(&self) -> u64 {
-        self.0.aio_data
+    /// What it asks for, if that is to read or write a registered buffer, and nothing else.
+    #[inline(always)]
+    pub(crate) fn as_fixed_transfer(&self) -> Option<FixedTransfer> {
+        let iocb = &self.0;
+        let dir = match u32::from(iocb.aio_lio_opcode) {
+            bindings::IOCB_CMD_PREAD => Direction::Read,
+            bindings::IOCB_CMD_PWRITE => Direction::Write,
+            _ => return None,
+        };
+        let file = bindings::RAIO_IOCB_FIXED_FILE;
+        if iocb.aio_flags & !file != bindings::RAIO_IOCB_FIXED_BUF || iocb.aio_rw_flags != 0 {
+            return None;
+        }
+        Some(FixedTransfer {
+            data: iocb.aio_data,
+            dir,
+            fd: iocb.aio_fildes,
+            is_file_fixed: iocb.aio_flags & file != 0,
+            buffer: u32::try_from(iocb.aio_reserved2).ok()?,
+            addr: usize::try_from(iocb.aio_buf).ok()?,
+            len: usize::try_from(iocb.aio_nbytes).ok()?,
+            pos: iocb.aio_offset,
+        })
     }
 
     /// Does it ask for nothing?

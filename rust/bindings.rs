@@ -102,6 +102,18 @@ same_layout! {
     rcu_work {
         work = RAIO_OFFSET_rcu_work_work,
     }
+    bio {
+        bi_flags = RAIO_OFFSET_bio_bi_flags,
+        bi_ioprio = RAIO_OFFSET_bio_bi_ioprio,
+        bi_write_hint = RAIO_OFFSET_bio_bi_write_hint,
+        bi_status = RAIO_OFFSET_bio_bi_status,
+        bi_io_vec = RAIO_OFFSET_bio_bi_io_vec,
+        bi_iter = RAIO_OFFSET_bio_bi_iter,
+        bi_end_io = RAIO_OFFSET_bio_bi_end_io,
+    }
+    block_device {
+        bd_dev = RAIO_OFFSET_block_device_bd_dev,
+    }
     wait_queue_entry {
         func = RAIO_OFFSET_wait_queue_entry_func,
     }
@@ -130,6 +142,9 @@ same_size! {
     poll_table_struct = RAIO_SIZE_poll_table_struct,
     work_struct = RAIO_SIZE_work_struct,
     rcu_work = RAIO_SIZE_rcu_work,
+    bio = RAIO_SIZE_bio,
+    bio_vec = RAIO_SIZE_bio_vec,
+    bvec_iter = RAIO_SIZE_bvec_iter,
     completion = RAIO_SIZE_completion,
     mutex = RAIO_SIZE_mutex,
     wait_page_queue = RAIO_SIZE_wait_page_queue,

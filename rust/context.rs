@@ -29,6 +29,7 @@
 
 mod batch;
 mod getevents;
+mod native;
 mod poll;
 mod quota;
 mod register;
@@ -53,6 +54,7 @@ use crate::{
         work::OwnedQueue, //
     },
     request::{
+        direct::Pool,
         Inflight,
         Request,
         Workers, //
@@ -254,6 +256,12 @@ impl Kioctx {
     /// Its requests in flight.
     pub(crate) fn inflight(&self) -> &Inflight {
         &self.inflight
+    }
+
+    /// Its requests on the direct path.
+    #[inline]
+    pub(crate) fn direct(&self) -> &Pool {
+        self.inflight.direct()
     }
 
     /// Who carries out what may sleep.

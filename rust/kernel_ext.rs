@@ -3,6 +3,7 @@
 //! What the kernel crate lacks, written as if to go there: safe types over C interfaces. Nearly
 //! all `unsafe` of raio is here. Nothing here knows of contexts, requests or rings.
 
+pub(crate) mod bio;
 pub(crate) mod completion;
 pub(crate) mod eventfd;
 pub(crate) mod fifo;

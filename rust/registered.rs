@@ -110,6 +110,65 @@ impl<T: Send + Sync> Drop for Use<T> {
     }
 }
 
+/// Several uses of the same, or none.
+///
+/// # Invariants
+///
+/// Owns so many references to its `uses`.
+pub(crate) struct Uses<T: Send + Sync>(Option<NonNull<Registered<T>>>, usize);
+
+impl<T: Send + Sync> Uses<T> {
+    /// None.
+    pub(crate) const fn none() -> Self {
+        Self(None, 0)
+    }
+
+    /// `n` in place of one, which isn't 0.
+    pub(crate) fn several(one: Use<T>, n: usize) -> Self {
+        let node = one.0;
+        core::mem::forget(one);
+        // INVARIANT: The one, and those that are taken here.
+        // SAFETY: There is one, so it isn't at its end.
+        unsafe { node.as_ref().uses.get_many(n.saturating_sub(1)) };
+        Self(Some(node), n.max(1))
+    }
+
+    /// One of them.
+    #[inline]
+    pub(crate) fn split(&mut self) -> Option<Use<T>> {
+        let node = self.0.filter(|_| self.1 > 0)?;
+        self.1 -= 1;
+        // INVARIANT: One of ours.
+        Some(Use(node))
+    }
+
+    /// One more, or one of another in their place.
+    #[inline]
+    pub(crate) fn add(&mut self, one: Use<T>) {
+        if self.0 != Some(one.0) {
+            self.give_up();
+            self.0 = Some(one.0);
+        }
+        // INVARIANT: It is ours now.
+        self.1 += 1;
+        core::mem::forget(one);
+    }
+
+    fn give_up(&mut self) {
+        if let Some(node) = self.0.filter(|_| self.1 > 0) {
+            // SAFETY: The references are ours, by the type invariant.
+            unsafe { PercpuRef::put_many(&raw const (*node.as_ptr()).uses, self.1) }
+        }
+        self.1 = 0;
+    }
+}
+
+impl<T: Send + Sync> Drop for Uses<T> {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
 /// A table.
 ///
 /// # Invariants

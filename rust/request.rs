@@ -27,6 +27,7 @@
 //!
 //! Who sees no other was last. To look first saves the subtraction in the usual cases.
 
+pub(crate) mod direct;
 mod inflight;
 mod ownership;
 mod retry;
@@ -165,7 +166,24 @@ impl Prepared {
         data: u64,
     ) -> Result<Self> {
         let memory = slot.ctx().engine().requests.alloc()?;
-        Ok(Self(KBox::write(
+        Ok(Self::in_memory(
+            memory, slot, file, buffer, eventfd, identity, obj, data,
+        ))
+    }
+
+    /// The same in memory that is there.
+    #[allow(clippy::too_many_arguments)]
+    fn in_memory(
+        memory: KBox<MaybeUninit<Request>>,
+        slot: Slot,
+        file: FileRef,
+        buffer: Option<Buffer>,
+        eventfd: Option<EventFd>,
+        identity: Option<Arc<Identity>>,
+        obj: u64,
+        data: u64,
+    ) -> Self {
+        Self(KBox::write(
             memory,
             Request {
                 kiocb: Kiocb::new(),
@@ -187,7 +205,7 @@ impl Prepared {
                 identity,
                 writing: false,
             },
-        )))
+        ))
     }
 
     /// The file that it is for.
@@ -214,6 +232,11 @@ impl Prepared {
                 .kiocb
                 .prepare(&request.file, transfer, Request::completed)
         }
+    }
+
+    /// Gives it a priority that was checked.
+    fn set_ioprio(&mut self, ioprio: u16) {
+        self.0.kiocb.set_ioprio(ioprio);
     }
 
     /// Ends it, with an event.

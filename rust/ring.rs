@@ -284,6 +284,19 @@ impl Ring {
         Counter::Completed.add(1);
     }
 
+    /// The same with several events.
+    pub(crate) fn publish_all(&self, events: impl Iterator<Item = Event>) {
+        let mut posting = self.posting();
+        let mut n = 0;
+        for event in events {
+            posting.write(&event);
+            n += 1;
+        }
+        posting.publish();
+        drop(posting);
+        Counter::Completed.add(n);
+    }
+
     /// Wakes who waits for what was published. Any context.
     pub(crate) fn announce(&self) {
         protocol::announce(&self.waiters, &*self.pollers, || self.unread());
@@ -366,6 +379,13 @@ impl Ring {
 impl Posting<'_> {
     #[inline]
     fn post(&mut self, event: &Event) {
+        self.write(event);
+        self.publish();
+    }
+
+    /// Writes an event where the next one goes. It isn't seen before [`Self::publish`].
+    #[inline]
+    fn write(&mut self, event: &Event) {
         let layout = self.ring.layout;
         let tail = self.posted.tail;
         let (page, offset) = layout.slot(tail);
@@ -375,14 +395,17 @@ impl Posting<'_> {
         // SAFETY: A slot lies in one page, aligned, and `self` keeps it from being replaced. User
         // space may write to it at the same time, as it may to any memory of its own.
         unsafe { page.add(offset).cast::<Event>().write_volatile(*event) };
+        self.posted.tail = layout.advance(tail, 1);
+        self.posted.unread += 1;
+    }
 
-        let tail = layout.advance(tail, 1);
+    #[inline]
+    fn publish(&mut self) {
+        let tail = self.posted.tail;
         if let Some(header) = self.header(TAIL) {
             protocol::publish(header, tail);
         }
         protocol::publish(&self.ring.tail, tail);
-        self.posted.tail = tail;
-        self.posted.unread += 1;
     }
 
     /// See [`Ring::unread`].

@@ -30,6 +30,7 @@ pub(crate) enum Counter {
     Punted,
     Parked,
     Kicked,
+    Direct,
 }
 
 impl Counter {
@@ -57,6 +58,7 @@ impl Counter {
             Self::Punted => bindings::raio_counter_RAIO_CTR_PUNTED,
             Self::Parked => bindings::raio_counter_RAIO_CTR_PARKED,
             Self::Kicked => bindings::raio_counter_RAIO_CTR_KICKED,
+            Self::Direct => bindings::raio_counter_RAIO_CTR_DIRECT,
         }
     }
 
@@ -107,5 +109,6 @@ pub(crate) fn snapshot() -> abi::Stats {
         punted: Counter::Punted.sum(),
         parked: Counter::Parked.sum(),
         kicked: Counter::Kicked.sum(),
+        direct: Counter::Direct.sum(),
     }
 }

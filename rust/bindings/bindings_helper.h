@@ -56,6 +56,10 @@ const unsigned long RAIO_MAP_SHARED = MAP_SHARED;
 const slab_flags_t RAIO_SLAB_ACCOUNT = SLAB_ACCOUNT | SLAB_HWCACHE_ALIGN;
 const s64 RAIO_KTIME_MAX = KTIME_MAX;
 const int RAIO_EIOCBQUEUED = EIOCBQUEUED;
+const u32 RAIO_DIRECT_READ = (__force u32)(REQ_OP_READ | REQ_NOWAIT);
+const u32 RAIO_DIRECT_WRITE = (__force u32)(REQ_OP_WRITE | REQ_SYNC | REQ_IDLE | REQ_NOWAIT);
+const u16 RAIO_BIO_CLONED = 1U << BIO_CLONED;
+const u32 RAIO_BLK_STS_AGAIN = (__force u32)BLK_STS_AGAIN;
 
 /*
  * What Rust reads and writes of the kernel's structures. The offsets as C has
@@ -104,6 +108,14 @@ RAIO_LAYOUT(vm_area_struct, vm_ops);
 RAIO_LAYOUT(vfsmount, mnt_sb);
 RAIO_LAYOUT(kmem_cache_args, align);
 RAIO_LAYOUT(rcu_work, work);
+RAIO_LAYOUT(bio, bi_flags);
+RAIO_LAYOUT(bio, bi_ioprio);
+RAIO_LAYOUT(bio, bi_write_hint);
+RAIO_LAYOUT(bio, bi_status);
+RAIO_LAYOUT(bio, bi_io_vec);
+RAIO_LAYOUT(bio, bi_iter);
+RAIO_LAYOUT(bio, bi_end_io);
+RAIO_LAYOUT(block_device, bd_dev);
 RAIO_LAYOUT(wait_queue_entry, func);
 RAIO_LAYOUT(wait_queue_head, lock);
 RAIO_LAYOUT(wait_queue_head, head);
@@ -124,6 +136,9 @@ RAIO_SIZE(percpu_ref);
 RAIO_SIZE(poll_table_struct);
 RAIO_SIZE(work_struct);
 RAIO_SIZE(rcu_work);
+RAIO_SIZE(bio);
+RAIO_SIZE(bio_vec);
+RAIO_SIZE(bvec_iter);
 RAIO_SIZE(completion);
 RAIO_SIZE(mutex);
 RAIO_SIZE(wait_page_queue);

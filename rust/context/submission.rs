@@ -24,30 +24,54 @@ pub(super) fn pages(nr: u32) -> usize {
 }
 
 /// An array; it may have no entry.
-pub(super) struct SubmissionArray(KVVec<OwnedFolio>);
+///
+/// # Invariants
+///
+/// `at` says where each of the pages is, and `nr` how many entries they have.
+pub(super) struct SubmissionArray {
+    _pages: KVVec<OwnedFolio>,
+    at: KVVec<*const Iocb>,
+    nr: u32,
+}
+
+// SAFETY: The pages may be read by every thread.
+unsafe impl Send for SubmissionArray {}
+// SAFETY: As above.
+unsafe impl Sync for SubmissionArray {}
 
 impl SubmissionArray {
-    /// That of those pages.
-    pub(super) fn new(pages: KVVec<OwnedFolio>) -> Self {
-        Self(pages)
+    /// That of those pages. Fails with `ENOMEM`.
+    pub(super) fn new(pages: KVVec<OwnedFolio>) -> Result<Self> {
+        let mut at = KVVec::with_capacity(pages.len(), GFP_KERNEL_ACCOUNT)?;
+        for page in &pages {
+            // The capacity is there already, so this doesn't allocate.
+            at.push(page.address().cast_const().cast(), GFP_KERNEL_ACCOUNT)?;
+        }
+        // INVARIANT: As they were just asked.
+        Ok(Self {
+            nr: pages.len() as u32 * PER_PAGE,
+            _pages: pages,
+            at,
+        })
     }
 
     /// Entries.
     pub(super) fn nr(&self) -> u32 {
-        self.0.len() as u32 * PER_PAGE
+        self.nr
     }
 
     /// Reads the entry that is `by` further on than `first`, around the end. `EINVAL` if there is none.
     #[inline]
     pub(super) fn read(&self, first: u32, by: u32) -> Result<Iocb> {
-        let index = first
-            .wrapping_add(by)
-            .checked_rem(self.nr())
-            .ok_or(EINVAL)?;
-        let page = self.0.get((index / PER_PAGE) as usize).ok_or(EINVAL)?;
-        let offset = (index % PER_PAGE) as usize * size_of::<Iocb>();
-        // SAFETY: An entry lies in one page, aligned, which stays for as long as `self`. User space may
-        // write to it at the same time; any bytes will do.
-        Ok(unsafe { page.address().add(offset).cast::<Iocb>().read_volatile() })
+        let index = first.wrapping_add(by);
+        let index = if index < self.nr {
+            index
+        } else {
+            index.checked_rem(self.nr).ok_or(EINVAL)?
+        };
+        let page = self.at.get((index / PER_PAGE) as usize).ok_or(EINVAL)?;
+        // SAFETY: An entry of that page, by the type invariant, which stays for as long as `self`. User
+        // space may write to it at the same time; any bytes will do.
+        Ok(unsafe { page.add((index % PER_PAGE) as usize).read_volatile() })
     }
 }

@@ -4,7 +4,7 @@
 //! at once; each then goes to the room of its operation. No lock is held.
 
 use super::{
-    Batch,
+    native::Native,
     Kioctx,
     User, //
 };
@@ -98,6 +98,21 @@ impl Slot {
     }
 }
 
+impl Kioctx {
+    /// Posts `n` events, for slots that were forgotten, and wakes who waits for them. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The slots were the caller's, none was late, and there are as many `events`. The context must not go
+    /// before this returns.
+    pub(crate) unsafe fn post_all(&self, n: usize, events: impl Iterator<Item = Event>) {
+        self.ring.publish_all(events);
+        self.ring.announce();
+        // SAFETY: The references were the slots'. The claims went into the ring with the events.
+        unsafe { PercpuRef::put_many(&raw const self.reqs, n) }
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         drop(Slots {
@@ -112,7 +127,7 @@ impl Drop for Slot {
 /// # Invariants
 ///
 /// Owns `left` references to `reqs` and as many claims to a slot.
-struct Slots {
+pub(super) struct Slots {
     ctx: NonNull<Kioctx>,
     left: u32,
 }
@@ -130,7 +145,8 @@ impl Slots {
         Self { ctx: user.0, left }
     }
 
-    fn next(&mut self) -> Option<Slot> {
+    #[inline]
+    pub(super) fn next(&mut self) -> Option<Slot> {
         self.left = self.left.checked_sub(1)?;
         // INVARIANT: One of ours.
         Some(Slot {
@@ -164,24 +180,25 @@ impl User {
             Some(Arc::new(Identity::current(), GFP_KERNEL_ACCOUNT)?)
         };
         let mut slots = Slots::claim(self, nr);
-        let mut batch = None;
-        let mut taken = 0;
-        let mut queued = 0;
-        let mut all = || {
-            while taken < nr {
-                let listed = self.read(iocbs, taken)?;
-                queued += u64::from(submit_one(&mut slots, &mut batch, &identity, &listed)?);
-                taken += 1;
-            }
-            Ok(())
+        let mut native = Native::new(self, iocbs);
+        let mut all = |native: &mut Option<Native<'_>>| match native {
+            Some(native) => each(nr, |i| {
+                let iocb = self.read(iocbs, i)?;
+                native.start(&mut slots, &identity, &iocb, nr - i - 1)
+            }),
+            None => each(nr, |i| self.submit_one(iocbs, i, &mut slots, &identity)),
         };
-        let end: Result = if nr >= PLUG_FROM {
-            plug::plugged(all)
+        let (taken, queued, end) = if nr >= PLUG_FROM {
+            plug::plugged(&mut native, all, |native, send| match native {
+                Some(native) => native.send(send),
+                None => send(),
+            })
         } else {
-            all()
+            all(&mut native)
         };
+        drop(native);
         Counter::Submitted.add(taken.into());
-        Counter::Queued.add(queued);
+        Counter::Queued.add(queued.into());
         self.note_death();
         match end {
             Err(e) => {
@@ -197,74 +214,56 @@ impl User {
     }
 }
 
-/// A request of a call.
-struct Listed {
-    iocb: Iocb,
-    /// Where it is, if it is one of those that kernel AIO has.
-    addr: Option<usize>,
+/// Starts up to `nr` requests, until one fails. Returns how many were started, how many of those go on by
+/// themselves, and the error.
+#[inline(always)]
+fn each(nr: u32, mut start: impl FnMut(u32) -> Result<bool>) -> (u32, u32, Result) {
+    let mut queued = 0;
+    for i in 0..nr {
+        match start(i) {
+            Ok(goes_on) => queued += u32::from(goes_on),
+            Err(e) => return (i, queued, Err(e)),
+        }
+    }
+    (nr, queued, Ok(()))
 }
 
 impl User {
-    /// Reads one of those requests.
-    fn read(&self, iocbs: Iocbs, i: u32) -> Result<Listed> {
-        let at = |array: usize, size| array.wrapping_add((i as usize).wrapping_mul(size));
-        let (iocb, addr) = match iocbs {
-            Iocbs::Pointers { at: words, compat } => {
-                let word = if compat { 4 } else { mem::size_of::<usize>() };
-                let addr = user::read_word(at(words, word), compat)?;
-                (user::read(addr)?, Some(addr))
+    /// Reads one of a call's requests, if they are such as kernel AIO doesn't have.
+    #[inline(always)]
+    fn read(&self, iocbs: Iocbs, i: u32) -> Result<Iocb> {
+        match iocbs {
+            Iocbs::Shared(first) => self.submission.read(first, i),
+            Iocbs::Array(array) => {
+                user::read(array.wrapping_add((i as usize).wrapping_mul(mem::size_of::<Iocb>())))
             }
-            Iocbs::Array(array) => (user::read(at(array, mem::size_of::<Iocb>()))?, None),
-            Iocbs::Shared(first) => (self.submission.read(first, i)?, None),
-        };
-        Ok(Listed { iocb, addr })
-    }
-}
-
-/// Starts a request; true if the file goes on with it by itself. The order of the checks is that of
-/// kernel AIO, which decides the error when several apply.
-fn submit_one(
-    slots: &mut Slots,
-    batch: &mut Option<Batch>,
-    identity: &Option<Arc<Identity>>,
-    listed: &Listed,
-) -> Result<bool> {
-    let iocb = &listed.iocb;
-    let native = listed.addr.is_none();
-    iocb.check(native)?;
-    let slot = slots.next().ok_or(EAGAIN)?;
-    if native && iocb.is_noop() {
-        let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
-        let event = ops::noop(iocb.data(), &iocb.decode(native)?)?;
-        batch
-            .get_or_insert_with(|| Batch::new(&slot))
-            .post(slot, &event, eventfd);
-        return Ok(false);
-    }
-    let registered = &slot.ctx().registered;
-    let file = if native && iocb.is_file_fixed() {
-        FileRef::Registered(registered.files.get(iocb.fd()).ok_or(EBADF)?)
-    } else {
-        FileRef::Own(file_io::get(iocb.fd())?)
-    };
-    let buffer = match native {
-        true => iocb.fixed_buffer()?,
-        false => None,
-    };
-    let buffer = match buffer {
-        Some(index) => Some(registered.buffers.get(index).ok_or(EFAULT)?),
-        None => None,
-    };
-    let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
-    let obj = match listed.addr {
-        Some(addr) => {
-            Iocb::write_key(addr)?;
-            addr as u64
+            Iocbs::Pointers { .. } => Err(EINVAL),
         }
-        None => iocb.data(),
-    };
-    let args = iocb.decode(native)?;
-    let identity = identity.clone();
-    let request = Prepared::new(slot, file, buffer, eventfd, identity, obj, args.data)?;
-    ops::start(request, &args)
+    }
+
+    /// Starts one that kernel AIO has; true if the file goes on with it by itself. The order of the checks is
+    /// that of kernel AIO, which decides the error when several apply.
+    fn submit_one(
+        &self,
+        iocbs: Iocbs,
+        i: u32,
+        slots: &mut Slots,
+        identity: &Option<Arc<Identity>>,
+    ) -> Result<bool> {
+        let Iocbs::Pointers { at, compat } = iocbs else {
+            return Err(EINVAL);
+        };
+        let word = if compat { 4 } else { mem::size_of::<usize>() };
+        let addr = user::read_word(at.wrapping_add((i as usize).wrapping_mul(word)), compat)?;
+        let iocb: Iocb = user::read(addr)?;
+        iocb.check(false)?;
+        let slot = slots.next().ok_or(EAGAIN)?;
+        let file = FileRef::Own(file_io::get(iocb.fd())?);
+        let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
+        Iocb::write_key(addr)?;
+        let args = iocb.decode(false)?;
+        let (identity, obj) = (identity.clone(), addr as u64);
+        let request = Prepared::new(slot, file, None, eventfd, identity, obj, args.data)?;
+        ops::start(request, &args)
+    }
 }

@@ -225,8 +225,8 @@ fn wait(end: &Completion, holder: impl Fn() -> Option<Arc<Inflight>>) -> Result 
             Waited::TimedOut => {
                 waited = waited.saturating_add(STUCK_SECONDS);
                 let holder = holder();
-                let (file, nr) = holder.map_or((None, 0), |it| (it.holder(), it.len()));
-                task::report_stuck(file.as_deref(), nr, waited);
+                let (file, device, nr) = holder.map_or((None, 0, 0), |it| it.holders());
+                task::report_stuck(file.as_deref(), device, nr, waited);
                 if task::is_killed() {
                     break;
                 }

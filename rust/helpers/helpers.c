@@ -5,7 +5,9 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/bio.h>
 #include <linux/blk-cgroup.h>
+#include <linux/blkdev.h>
 #include <linux/capability.h>
 #include <linux/cleanup.h>
 #include <linux/cred.h>
@@ -366,12 +368,17 @@ size_t raio_ram_bytes(void)
 static DEFINE_MUTEX(raio_report_lock);
 
 /* A message, for which Rust lacks the format of a file's name. */
-void raio_report_stuck(struct file *file, size_t nr, unsigned int seconds)
+void raio_report_stuck(struct file *file, dev_t dev, size_t nr, unsigned int seconds)
 {
 	struct inode *inode;
-	dev_t dev;
 
 	guard(mutex)(&raio_report_lock);
+	if (!file && nr) {
+		pr_warn_ratelimited("%s[%d] waits %u s for %zu requests to end, one of them on block device %u:%u: see to that device\n",
+				    current->comm, task_pid_nr(current), seconds, nr, MAJOR(dev),
+				    MINOR(dev));
+		return;
+	}
 	if (!file) {
 		pr_warn_ratelimited("%s[%d] waits %u s for calls on its contexts to return\n",
 				    current->comm, task_pid_nr(current), seconds);
@@ -606,6 +613,54 @@ void raio_iov_iter_copy(struct iov_iter *to, const struct iov_iter *from, size_t
 	*to = *from;
 	if (skip)
 		iov_iter_advance(to, skip);
+}
+
+/* The device of @file, if direct transfers there may come to sending a bio. */
+struct block_device *raio_direct_bdev(struct file *file)
+{
+	struct inode *inode = file->f_mapping->host;
+	struct block_device *bdev;
+
+	if (!sb_is_blkdev_sb(inode->i_sb) || file->f_iocb_flags != IOCB_DIRECT ||
+	    !(file->f_mode & FMODE_NOWAIT))
+		return NULL;
+	bdev = I_BDEV(inode);
+	return queue_is_mq(bdev_get_queue(bdev)) ? bdev : NULL;
+}
+
+/* Does one, because @file finds nothing that is cached, wrong, or too long? */
+bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos, size_t len,
+		      bool write)
+{
+	struct address_space *mapping = file->f_mapping;
+	loff_t size = bdev_nr_bytes(bdev);
+
+	if (mapping->nrpages || (pos | len) & (bdev_logical_block_size(bdev) - 1) || pos < 0 ||
+	    !len || len > size || pos > size - len)
+		return false;
+	return !write || (!bdev_read_only(bdev) && !IS_SWAPFILE(mapping->host) &&
+			  !bdev_max_write_streams(bdev));
+}
+
+void raio_file_accessed(struct file *file)
+{
+	file_accessed(file);
+}
+
+void raio_account_write(size_t bytes)
+{
+	task_io_account_write(bytes);
+}
+
+u8 raio_file_write_hint(struct file *file)
+{
+	return file_inode(file)->i_write_hint;
+}
+
+/* Is it that task which runs, and not an interrupt on top of it? */
+bool raio_in_task(const struct task_struct *task)
+{
+	return task == current && in_task();
 }
 
 bool raio_file_is_reg(struct file *file)

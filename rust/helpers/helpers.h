@@ -43,6 +43,7 @@ enum raio_counter {
 	RAIO_CTR_PUNTED,
 	RAIO_CTR_PARKED,
 	RAIO_CTR_KICKED,
+	RAIO_CTR_DIRECT,
 	RAIO_NR_CTR,
 };
 
@@ -100,7 +101,7 @@ bool raio_task_killed(void);
 bool raio_task_is_kernel_thread(void);
 uid_t raio_charged_user(void);
 size_t raio_ram_bytes(void);
-void raio_report_stuck(struct file *file, size_t nr, unsigned int seconds);
+void raio_report_stuck(struct file *file, dev_t dev, size_t nr, unsigned int seconds);
 
 int raio_mutex_lock_killable(struct mutex *lock);
 long raio_wait_killable(struct completion *done, unsigned int seconds);
@@ -135,6 +136,13 @@ size_t raio_iov_iter_count(const struct iov_iter *iter);
 void raio_iov_iter_bvec(struct iov_iter *iter, int rw, const struct bio_vec *vecs,
 			unsigned long nr, size_t offset, size_t len);
 void raio_iov_iter_copy(struct iov_iter *to, const struct iov_iter *from, size_t skip);
+struct block_device *raio_direct_bdev(struct file *file);
+bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos, size_t len,
+		      bool write);
+void raio_file_accessed(struct file *file);
+void raio_account_write(size_t bytes);
+u8 raio_file_write_hint(struct file *file);
+bool raio_in_task(const struct task_struct *task);
 bool raio_file_is_reg(struct file *file);
 bool raio_file_is_blk(struct file *file);
 

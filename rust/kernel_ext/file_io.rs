@@ -25,6 +25,7 @@ use kernel::{
 
 /// Which way the data goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub(crate) enum Direction {
     /// From the file to memory.
     Read,
@@ -92,9 +93,22 @@ pub(crate) fn is_regular(file: &File) -> bool {
 }
 
 /// What the VFS checks before each read and write: position, locks, permission hooks.
+#[inline]
 pub(crate) fn verify_area(file: &File, pos: i64, len: usize, dir: Direction) -> Result {
     // SAFETY: A live file; `pos` is only read.
     to_result(unsafe { bindings::rw_verify_area(dir.as_raw(), file.as_ptr(), &pos, len) })
+}
+
+/// The I/O priority of the caller.
+pub(crate) fn current_ioprio() -> u16 {
+    // SAFETY: It may always be called.
+    unsafe { bindings::raio_current_ioprio() }
+}
+
+/// What is known of how long data lives that is written to `file`.
+pub(crate) fn write_hint(file: &File) -> u8 {
+    // SAFETY: A live file has an inode.
+    unsafe { bindings::raio_file_write_hint(file.as_ptr()) }
 }
 
 /// How a file can be asked for a transfer, so that whoever asks doesn't wait.
@@ -332,6 +346,12 @@ impl Kiocb {
             (*kiocb).ki_flags |= flags as ffi::c_int;
         }
         Ok(())
+    }
+
+    /// Gives it a priority that was checked.
+    pub(crate) fn set_ioprio(&mut self, ioprio: u16) {
+        // SAFETY: `self` is ours alone.
+        unsafe { (*self.as_raw()).ki_ioprio = ioprio }
     }
 
     /// How its file can be asked.

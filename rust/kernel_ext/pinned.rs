@@ -173,22 +173,31 @@ impl PinnedBuffer {
     }
 
     /// Where `len` bytes are that the process has at `addr`. `EFAULT` if they aren't all in it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn place(&self, addr: usize, len: usize) -> Result<Place> {
         let from = addr.wrapping_sub(self.addr);
         if from >= self.len || len > self.len - from {
             return Err(EFAULT);
         }
-        let first = match self.ends.len() {
-            1 => 0,
-            _ => self.ends.partition_point(|end| *end <= from),
-        };
+        if self.vecs.len() == 1 {
+            return Ok(Place {
+                vecs: self.vecs.as_ptr(),
+                nr: 1,
+                offset: from,
+            });
+        }
+        self.find(from).ok_or(EFAULT)
+    }
+
+    /// Where its byte number `from` is.
+    fn find(&self, from: usize) -> Option<Place> {
+        let first = self.ends.partition_point(|end| *end <= from);
         let before = match first.checked_sub(1) {
-            Some(before) => self.ends.get(before).copied().unwrap_or(0),
+            Some(before) => *self.ends.get(before)?,
             None => 0,
         };
-        let vecs = self.vecs.get(first..).ok_or(EFAULT)?;
-        Ok(Place {
+        let vecs = self.vecs.get(first..)?;
+        Some(Place {
             vecs: vecs.as_ptr(),
             nr: vecs.len(),
             offset: from - before,

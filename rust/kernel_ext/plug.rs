@@ -5,24 +5,37 @@
 //! C header: `include/linux/blkdev.h`.
 
 use crate::bindings;
+use core::cell::Cell;
 use kernel::types::{NotThreadSafe, Opaque};
 
-/// Runs `f` with requests held back until it returns or sleeps.
-pub(crate) fn plugged<R>(f: impl FnOnce() -> R) -> R {
-    /// Ends the plug on every way out.
-    struct Finish<'a>(&'a Opaque<bindings::blk_plug>, NotThreadSafe);
+/// Runs `f` with requests held back until it returns or sleeps. Then `send` is given what sends them.
+pub(crate) fn plugged<S, R>(
+    state: &mut S,
+    f: impl FnOnce(&mut S) -> R,
+    send: impl FnOnce(&mut S, &dyn Fn()),
+) -> R {
+    /// Ends the plug, on every way out.
+    struct Plug(Opaque<bindings::blk_plug>, Cell<bool>, NotThreadSafe);
 
-    impl Drop for Finish<'_> {
-        fn drop(&mut self) {
-            // SAFETY: The plug that this task started below, at the same address.
-            unsafe { bindings::blk_finish_plug(self.0.get()) }
+    impl Plug {
+        fn finish(&self) {
+            if !self.1.replace(true) {
+                // SAFETY: The plug that this task started below, at the same address.
+                unsafe { bindings::blk_finish_plug(self.0.get()) }
+            }
         }
     }
 
-    let plug = Opaque::uninit();
-    // SAFETY: `plug` is memory for a `blk_plug`. It isn't moved and outlives `_finish`, which takes
-    // it away from the task.
-    unsafe { bindings::blk_start_plug(plug.get()) };
-    let _finish = Finish(&plug, NotThreadSafe);
-    f()
+    impl Drop for Plug {
+        fn drop(&mut self) {
+            self.finish();
+        }
+    }
+
+    let plug = Plug(Opaque::uninit(), Cell::new(false), NotThreadSafe);
+    // SAFETY: It is memory for a `blk_plug`, isn't moved, and is taken away from the task on drop.
+    unsafe { bindings::blk_start_plug(plug.0.get()) };
+    let ret = f(state);
+    send(state, &|| plug.finish());
+    ret
 }

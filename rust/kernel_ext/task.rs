@@ -32,6 +32,20 @@ pub(crate) fn acting_as<R>(credentials: &Credential, f: impl FnOnce() -> R) -> R
     ret
 }
 
+/// Who runs, which isn't 0.
+#[inline]
+pub(crate) fn id() -> usize {
+    // SAFETY: It may always be called.
+    unsafe { bindings::raio_current() }.addr()
+}
+
+/// Is it that one which runs, and not an interrupt on top of it?
+#[inline]
+pub(crate) fn runs(id: usize) -> bool {
+    // SAFETY: The address is only compared.
+    unsafe { bindings::raio_in_task(core::ptr::without_provenance(id)) }
+}
+
 /// An index that user space chose, if it is one of an array of that `size`, so that a processor that
 /// runs ahead of the check doesn't read elsewhere either.
 #[inline]
@@ -60,9 +74,10 @@ pub(crate) fn charged_user() -> u32 {
 }
 
 /// Says in the log, not too often, that the task has waited `seconds` for `nr` requests to end, of
-/// which `file` has the oldest. [`None`]: there are none, but calls that don't return.
-pub(crate) fn report_stuck(file: Option<&File>, nr: usize, seconds: u32) {
+/// which `file` has the oldest, or without it the block device of that number one. If it is 0, there are none,
+/// but calls that don't return.
+pub(crate) fn report_stuck(file: Option<&File>, device: u32, nr: usize, seconds: u32) {
     let file = file.map_or(core::ptr::null_mut(), |file| file.as_ptr());
     // SAFETY: Null or a live file.
-    unsafe { bindings::raio_report_stuck(file, nr, seconds) }
+    unsafe { bindings::raio_report_stuck(file, device, nr, seconds) }
 }

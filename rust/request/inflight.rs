@@ -24,7 +24,10 @@
 //! end a request; only a reference count is taken inside of it. It isn't held while a file is asked
 //! to cancel.
 
-use super::Request;
+use super::{
+    direct::Pool,
+    Request, //
+};
 use crate::{
     bindings,
     kernel_ext::{
@@ -154,6 +157,9 @@ pub(crate) struct Inflight {
     /// Those that say so: from when they are parked until their event is in the ring, or their file
     /// goes on with them by itself.
     late: Atomic<u32>,
+    /// Those on the direct path, which aren't among the others.
+    #[pin]
+    direct: Pool,
     #[pin]
     ended: Completion,
     #[pin]
@@ -310,6 +316,7 @@ impl Inflight {
                 ),
                 ending: Atomic::new(0),
                 late: Atomic::new(0),
+                direct <- Pool::new(most as u32),
                 ended <- Completion::new(),
                 links <- ListLinks::new(),
             }? Error),
@@ -424,9 +431,16 @@ impl Inflight {
         }
     }
 
-    /// Asks the request whose iocb is at `obj`. `EINVAL` if there is none that wasn't asked before,
-    /// `EAGAIN` if it can't be cancelled, or isn't.
+    /// Asks the request whose iocb is at `obj`, or that is named so. `EINVAL` if there is none that wasn't
+    /// asked before, `EAGAIN` if it can't be cancelled, or isn't. Process context.
     pub(crate) fn cancel(&self, obj: u64) -> Result {
+        match self.cancel_ordinary(obj) {
+            Err(e) if e == EINVAL && self.direct.has(obj) => Err(EAGAIN),
+            other => other,
+        }
+    }
+
+    fn cancel_ordinary(&self, obj: u64) -> Result {
         let asked = {
             let mut requests = self.requests.lock();
             // SAFETY: A member is alive, by the type invariant.
@@ -480,14 +494,27 @@ impl Inflight {
         self.late.load(Acquire) != 0
     }
 
-    /// How many there are.
+    /// Those on the direct path.
+    #[inline]
+    pub(crate) fn direct(&self) -> &Pool {
+        &self.direct
+    }
+
+    /// How many there are, but for those on the direct path.
     pub(crate) fn len(&self) -> usize {
         let requests = self.requests.lock();
         requests.cancellable.len() + requests.others.len()
     }
 
+    /// The file that holds the oldest, if it isn't on the direct path; the number of a device that holds one
+    /// which is; and how many there are. Process context.
+    pub(crate) fn holders(&self) -> (Option<ARef<File>>, u32, usize) {
+        let (direct, device) = self.direct.flying();
+        (self.holder(), device, self.len() + direct)
+    }
+
     /// The file that holds the oldest, of those that can't be cancelled if there are any.
-    pub(crate) fn holder(&self) -> Option<ARef<File>> {
+    fn holder(&self) -> Option<ARef<File>> {
         let requests = self.requests.lock();
         let request = requests.others.first().or(requests.cancellable.first())?;
         // SAFETY: A member is alive, by the type invariant, while the lock is held.

@@ -123,7 +123,16 @@ impl Prepared {
     /// Reads or writes, now or when that doesn't make anybody wait; true if it isn't over yet. From
     /// here on there will be an event. [`Self::prepare`] must have been called for `dir`, and the file
     /// must have the method.
-    pub(crate) fn transfer(mut self, buffer: UserBuffer, dir: Direction, pos: i64) -> bool {
+    pub(crate) fn transfer(self, buffer: UserBuffer, dir: Direction, pos: i64) -> bool {
+        self.begin(buffer, dir, pos, false)
+    }
+
+    /// The same, if it is known that it would have to wait.
+    pub(super) fn transfer_later(self, buffer: UserBuffer, dir: Direction, pos: i64) {
+        self.begin(buffer, dir, pos, true);
+    }
+
+    fn begin(mut self, buffer: UserBuffer, dir: Direction, pos: i64, waits: bool) -> bool {
         let asking = self.0.kiocb.asking();
         *self.0.retry.get_mut() = Some(Retry {
             buffer,
@@ -139,6 +148,7 @@ impl Prepared {
         // SAFETY: Both halves are ours.
         unsafe {
             let tried = match asking {
+                _ if waits => Tried::WouldWait,
                 Asking::Plainly => Request::attempt(request, Manner::AsItIs),
                 Asking::Impatiently if Request::is_cold(request) => Tried::WouldWait,
                 Asking::Impatiently => Request::attempt(request, Manner::Impatient),

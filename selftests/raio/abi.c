@@ -101,7 +101,7 @@ CHECK_OFFSET(raio_cancel, iocb, 8);
 CHECK_OFFSET(raio_cancel, flags, 16);
 CHECK_OFFSET(raio_cancel, resv, 20);
 
-CHECK_SIZE(raio_stats, 192);
+CHECK_SIZE(raio_stats, 200);
 CHECK_OFFSET(raio_stats, flags, 0);
 CHECK_OFFSET(raio_stats, resv, 4);
 CHECK_OFFSET(raio_stats, setups, 8);
@@ -124,6 +124,10 @@ CHECK_OFFSET(raio_stats, second_destroys, 136);
 CHECK_OFFSET(raio_stats, abandoned, 144);
 CHECK_OFFSET(raio_stats, polled_inline, 152);
 CHECK_OFFSET(raio_stats, polled_deferred, 160);
+CHECK_OFFSET(raio_stats, punted, 168);
+CHECK_OFFSET(raio_stats, parked, 176);
+CHECK_OFFSET(raio_stats, kicked, 184);
+CHECK_OFFSET(raio_stats, direct, 192);
 
 /* What is laid out as kernel AIO has it. */
 CHECK_SIZE(iocb, 64);
@@ -131,7 +135,7 @@ CHECK_SIZE(io_event, 32);
 
 /* Old numbers stay: they are in programs that were built long ago. */
 static_assert(RAIO_IOC_QUERY == 0xc038bd00, "RAIO_IOC_QUERY");
-static_assert(RAIO_IOC_STATS == 0xc0c0bd01, "RAIO_IOC_STATS");
+static_assert(RAIO_IOC_STATS == 0xc0c8bd01, "RAIO_IOC_STATS");
 static_assert(RAIO_IOC_SETUP == 0xc038bd02, "RAIO_IOC_SETUP");
 static_assert(RAIO_IOC_DESTROY == 0x4010bd03, "RAIO_IOC_DESTROY");
 static_assert(RAIO_IOC_SUBMIT == 0x4020bd04, "RAIO_IOC_SUBMIT");
@@ -275,7 +279,7 @@ FIXTURE_VARIANT_ADD(call, stats)
 {
 	.dir = _IOC_READ | _IOC_WRITE,
 	.nr = 0x01,
-	.size = 192,
+	.size = 200,
 	.first = 72,
 	.flags = {
 		offsetof(struct raio_stats, flags),

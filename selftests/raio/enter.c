@@ -423,15 +423,16 @@ TEST_F(sq, refused)
 static void *spoil(void *data)
 {
 	struct native *native = data;
-	volatile struct iocb *io = native->sq;
+	struct iocb *io = native->sq;
 	uint64_t random = 1;
 
+#define SPOIL(_field, _value)	__atomic_store_n(&io->_field, (_value), __ATOMIC_RELAXED)
 	/* Ends with the context. */
-	while (io->aio_data != UINT64_MAX) {
-		io->aio_fildes = next_random(&random) % 4 ? -1 : 0;
-		io->aio_lio_opcode = next_random(&random) % 16;
-		io->aio_nbytes = next_random(&random) % 2 ? 0 : next_random(&random);
-		io->aio_buf = next_random(&random) % 2 ? 0 : next_random(&random);
+	while (__atomic_load_n(&io->aio_data, __ATOMIC_RELAXED) != UINT64_MAX) {
+		SPOIL(aio_fildes, next_random(&random) % 4 ? -1 : 0);
+		SPOIL(aio_lio_opcode, next_random(&random) % 16);
+		SPOIL(aio_nbytes, next_random(&random) % 2 ? 0 : next_random(&random));
+		SPOIL(aio_buf, next_random(&random) % 2 ? 0 : next_random(&random));
 	}
 	return NULL;
 }
@@ -454,7 +455,7 @@ TEST_F(sq, changes_meanwhile)
 		while (ring_reap(self->native.aio.ctx, 1, &ev))
 			;
 	}
-	self->native.sq->aio_data = UINT64_MAX;
+	__atomic_store_n(&self->native.sq->aio_data, UINT64_MAX, __ATOMIC_RELAXED);
 	ASSERT_EQ(0, pthread_join(thread, NULL));
 	EXPECT_NE(0, taken);
 	EXPECT_NE(0, refused);

@@ -314,6 +314,8 @@ struct raio_cancel {
  * @parked:	out: times that a request waited for a page, or for its file to
  *		be ready, without anybody who does
  * @kicked:	out: times that such a wait ended by what was waited for
+ * @direct:	out: those of @queued that were sent to a block device without asking
+ *		its file
  */
 struct raio_stats {
 	__u32	flags;
@@ -341,6 +343,7 @@ struct raio_stats {
 	__u64	punted;
 	__u64	parked;
 	__u64	kicked;
+	__u64	direct;
 };
 
 #define RAIO_IOC_MAGIC		0xBD

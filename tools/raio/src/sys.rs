@@ -9,7 +9,7 @@ include!(concat!(env!("OUT_DIR"), "/sys.rs"));
 
 impl raio_stats {
     /// Every counter with its name.
-    pub fn counters(&self) -> [(&'static str, u64); 23] {
+    pub fn counters(&self) -> [(&'static str, u64); 24] {
         // No `..`: a counter that the header gets has to be added here.
         let raio_stats {
             flags: _,
@@ -37,6 +37,7 @@ impl raio_stats {
             punted,
             parked,
             kicked,
+            direct,
         } = *self;
         [
             ("setups", setups),
@@ -62,6 +63,7 @@ impl raio_stats {
             ("punted", punted),
             ("parked", parked),
             ("kicked", kicked),
+            ("direct", direct),
         ]
     }
 }

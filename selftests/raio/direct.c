@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The direct path: a transfer between a registered buffer and a block device that
+ * is open for direct I/O, which is sent without asking the file. It is taken when
+ * it can be, with all that the file would check, and not otherwise; and its
+ * requests end as others do.
+ */
+#include <linux/loop.h>
+
+#include "raio_native.h"
+#include "raio_testdev.h"
+
+#define NR_EVENTS	200
+#define NR_BUFFERS	2
+#define NR_FILES	2
+#define NR		64
+#define SIZE		(NR * PAGE)
+
+FIXTURE(direct)
+{
+	struct native native;
+	struct raio_buffer buffer;
+	char *buf;
+	int fd;
+	struct raio_stats before;
+};
+
+FIXTURE_SETUP(direct)
+{
+	testdev_begin();
+	native_begin_sized(_metadata, &self->native, NR_EVENTS, NR, NR_BUFFERS, NR_FILES);
+	self->buf = map_pages(SIZE);
+	self->buffer.addr = (uintptr_t)self->buf;
+	self->buffer.len = SIZE;
+	self->fd = testdev_open_direct("b0");
+	pattern_fill(self->buf, SIZE, 0, 1);
+	ASSERT_EQ(SIZE, pwrite(self->fd, self->buf, SIZE, 0));
+	memset(self->buf, 0, SIZE);
+	ASSERT_EQ(1, native_buffers(&self->native, 1, 1, &self->buffer));
+	ASSERT_EQ(1, native_files(&self->native, 1, 1, &self->fd));
+	stats_now(_metadata, &self->before);
+}
+
+FIXTURE_TEARDOWN(direct)
+{
+	testdev_reset();
+	native_end(_metadata, &self->native);
+	close(self->fd);
+}
+
+/* Request number @i, of its own page there and in the buffer, by the registered file. */
+static void prep(struct iocb *io, unsigned int i, int opcode, char *buf)
+{
+	native_prep(io, i, opcode, 1, buf + i * PAGE, PAGE, i * PAGE);
+	io->aio_flags = RAIO_IOCB_FIXED_FILE | RAIO_IOCB_FIXED_BUF;
+	io->aio_reserved2 = 1;
+}
+
+#define RESULT(_io) ({							\
+	struct io_event __ev = { .res = -EINVAL };			\
+	long __ret = native_enter(&self->native, 1, (_io), 1);		\
+									\
+	if (__ret == 1)							\
+		ASSERT_EQ(1, ring_reap(self->native.aio.ctx, 1, &__ev));	\
+	__ret == 1 ? __ev.res : __ret;					\
+})
+
+/* All of them, each once, with that result. */
+#define EXPECT_ALL(_nr, _res) do {					\
+	struct io_event __ev[NR];					\
+	uint64_t __found = 0;						\
+	unsigned int __i;						\
+									\
+	ASSERT_EQ(0, native_enter(&self->native, 0, NULL, (_nr)));	\
+	ASSERT_EQ((_nr), ring_reap(self->native.aio.ctx, NR, __ev));	\
+	for (__i = 0; __i < (_nr); __i++) {				\
+		EXPECT_NATIVE(__ev[__i].data, (_res), &__ev[__i]);	\
+		__found |= 1ULL << __ev[__i].data;			\
+	}								\
+	EXPECT_EQ((_nr) == 64 ? UINT64_MAX : (1ULL << (_nr)) - 1, __found);	\
+} while (0)
+
+static const char *const modes[] = { "now", "sync", "softirq", "timer 100000" };
+
+/* Whatever ends them, and where. */
+TEST_F(direct, both_ways)
+{
+	unsigned int mode, i;
+
+	for (mode = 0; mode < ARRAY_SIZE(modes); mode++) {
+		testdev_cmd("b0 mode %s", modes[mode]);
+		pattern_fill(self->buf, SIZE, 0, 2 + mode);
+		for (i = 0; i < NR; i++)
+			prep(&self->native.sq[i], i, IOCB_CMD_PWRITE, self->buf);
+		ASSERT_EQ(NR, native_enter_sq(&self->native, NR, 0, NR));
+		EXPECT_ALL(NR, PAGE);
+		memset(self->buf, 0, SIZE);
+		for (i = 0; i < NR; i++)
+			prep(&self->native.sq[i], i, IOCB_CMD_PREAD, self->buf);
+		ASSERT_EQ(NR, native_enter_sq(&self->native, NR, 0, NR));
+		EXPECT_ALL(NR, PAGE);
+		EXPECT_EQ(-1, pattern_check(self->buf, SIZE, 0, 2 + mode));
+	}
+	EXPECT_MOVED(2 * NR * ARRAY_SIZE(modes), &self->before, direct);
+	EXPECT_MOVED(2 * NR * ARRAY_SIZE(modes), &self->before, queued);
+	EXPECT_MOVED(2 * NR * ARRAY_SIZE(modes), &self->before, completed);
+	EXPECT_MOVED(0, &self->before, punted);
+}
+
+/* One by one, and by a descriptor. */
+TEST_F(direct, alone)
+{
+	struct iocb io;
+	unsigned int i;
+
+	for (i = 0; i < NR; i++) {
+		prep(&io, i, IOCB_CMD_PREAD, self->buf);
+		if (i % 2) {
+			io.aio_fildes = self->fd;
+			io.aio_flags = RAIO_IOCB_FIXED_BUF;
+		}
+		ASSERT_EQ(PAGE, RESULT(&io));
+	}
+	EXPECT_EQ(-1, pattern_check(self->buf, SIZE, 0, 1));
+	EXPECT_MOVED(NR, &self->before, direct);
+}
+
+/* What takes the ordinary path, and comes to the same. */
+TEST_F(direct, not_for_all)
+{
+	struct iocb io;
+	int fd, i;
+
+	prep(&io, 0, IOCB_CMD_PREAD, self->buf);
+	io.aio_rw_flags = RWF_NOWAIT;
+	EXPECT_EQ(PAGE, RESULT(&io));
+	io.aio_rw_flags = 0;
+	io.aio_flags |= IOCB_FLAG_IOPRIO;
+	EXPECT_EQ(PAGE, RESULT(&io));
+	/* At the end, and beyond. */
+	prep(&io, 0, IOCB_CMD_PREAD, self->buf);
+	io.aio_nbytes = 4 * PAGE;
+	io.aio_offset = TESTDEV_DISK_SIZE - PAGE;
+	EXPECT_EQ(PAGE, RESULT(&io));
+	io.aio_offset = TESTDEV_DISK_SIZE;
+	EXPECT_EQ(0, RESULT(&io));
+	io.aio_offset = 1LL << 60;
+	EXPECT_EQ(0, RESULT(&io));
+	io.aio_lio_opcode = IOCB_CMD_PWRITE;
+	EXPECT_EQ(-ENOSPC, RESULT(&io));
+	io.aio_offset = 1;
+	EXPECT_EQ(-EINVAL, RESULT(&io));
+	io.aio_offset = 0;
+	io.aio_nbytes = 1;
+	EXPECT_EQ(-EINVAL, RESULT(&io));
+	io.aio_nbytes = 0;
+	EXPECT_EQ(0, RESULT(&io));
+	/* Not open for that, nor for direct I/O. */
+	for (i = 0; i < 3; i++) {
+		const int flags[] = { O_RDONLY | O_DIRECT, O_WRONLY | O_DIRECT, O_RDWR };
+
+		fd = open(testdev_path("b0"), flags[i] | O_CLOEXEC);
+		ASSERT_LE(0, fd);
+		ASSERT_EQ(1, native_files(&self->native, 0, 1, &fd));
+		prep(&io, 0, i ? IOCB_CMD_PREAD : IOCB_CMD_PWRITE, self->buf);
+		io.aio_fildes = 0;
+		EXPECT_EQ(i == 2 ? PAGE : -EBADF, RESULT(&io));
+		/* There, it is cached from now on. */
+		if (i == 2) {
+			io.aio_fildes = 1;
+			EXPECT_EQ(PAGE, RESULT(&io));
+		}
+		close(fd);
+	}
+	fd = temp_file(ext4_dir(), O_RDWR | O_DIRECT);
+	ASSERT_EQ(0, ftruncate(fd, PAGE));
+	ASSERT_EQ(1, native_files(&self->native, 0, 1, &fd));
+	prep(&io, 0, IOCB_CMD_PREAD, self->buf);
+	io.aio_fildes = 0;
+	EXPECT_EQ(PAGE, RESULT(&io));
+	close(fd);
+	EXPECT_MOVED(0, &self->before, direct);
+}
+
+/* What is cached is written first, and isn't there after a write. */
+TEST_F(direct, cached)
+{
+	const int fd = testdev_open("b0", 0);
+	char *page = map_pages(PAGE);
+	struct iocb io;
+
+	memset(page, 5, PAGE);
+	ASSERT_EQ(PAGE, pwrite(fd, page, PAGE, 0));
+	prep(&io, 0, IOCB_CMD_PREAD, self->buf);
+	EXPECT_EQ(PAGE, RESULT(&io));
+	EXPECT_EQ(-1, filled_check(self->buf, PAGE, 5));
+	memset(self->buf, 6, PAGE);
+	io.aio_lio_opcode = IOCB_CMD_PWRITE;
+	EXPECT_EQ(PAGE, RESULT(&io));
+	ASSERT_EQ(PAGE, pread(fd, page, PAGE, 0));
+	EXPECT_EQ(-1, filled_check(page, PAGE, 6));
+	close(fd);
+}
+
+TEST_F(direct, failed)
+{
+	struct iocb io[2];
+
+	testdev_cmd("b0 mode hang");
+	prep(&io[0], 0, IOCB_CMD_PREAD, self->buf);
+	prep(&io[1], 1, IOCB_CMD_PWRITE, self->buf);
+	ASSERT_EQ(2, native_enter(&self->native, 2, io, 0));
+	testdev_cmd("b0 wait held 2");
+	testdev_cmd("b0 fail all %d", EIO);
+	EXPECT_ALL(2, -EIO);
+	EXPECT_MOVED(2, &self->before, direct);
+}
+
+/* A device that would have to wait is waited for by a worker. */
+TEST_F(direct, would_wait)
+{
+	unsigned int nr, i;
+
+	for (nr = 1; nr <= NR; nr *= 4) {
+		stats_now(_metadata, &self->before);
+		memset(self->buf, 0, SIZE);
+		testdev_cmd("b0 nowait %u", nr);
+		for (i = 0; i < NR; i++)
+			prep(&self->native.sq[i], i, IOCB_CMD_PREAD, self->buf);
+		ASSERT_EQ(NR, native_enter_sq(&self->native, NR, 0, NR));
+		EXPECT_ALL(NR, PAGE);
+		EXPECT_EQ(-1, pattern_check(self->buf, SIZE, 0, 1));
+		EXPECT_MOVED(NR, &self->before, direct);
+		EXPECT_MOVED(nr, &self->before, punted);
+		EXPECT_MOVED(NR, &self->before, completed);
+	}
+}
+
+/* The same when it says so later, in an interrupt. */
+TEST_F(direct, would_have_waited)
+{
+	unsigned int i;
+
+	testdev_cmd("b0 mode hang");
+	for (i = 0; i < 4; i++)
+		prep(&self->native.sq[i], i, IOCB_CMD_PREAD, self->buf);
+	ASSERT_EQ(4, native_enter_sq(&self->native, 4, 0, 0));
+	testdev_cmd("b0 wait held 4");
+	testdev_cmd("b0 mode softirq");
+	testdev_cmd("b0 fail all %d", EAGAIN);
+	EXPECT_ALL(4, PAGE);
+	EXPECT_EQ(-1, pattern_check(self->buf, 4 * PAGE, 0, 1));
+	EXPECT_MOVED(4, &self->before, punted);
+}
+
+/* What is registered, and the file, may go; they are kept until the end. */
+TEST_F(direct, in_flight)
+{
+	const struct raio_buffer none = { };
+	struct raio_cancel cancel = {
+		.ctx = self->native.aio.ctx,
+		.iocb = 1,
+		.flags = RAIO_CANCEL_DATA,
+	};
+	const int no_fd = -1;
+	struct iocb io[3];
+	unsigned int i;
+
+	testdev_cmd("b0 mode hang");
+	for (i = 0; i < 3; i++)
+		prep(&io[i], i, IOCB_CMD_PREAD, self->buf);
+	ASSERT_EQ(3, native_enter(&self->native, 3, io, 0));
+	testdev_cmd("b0 wait held 3");
+	EXPECT_EQ(-EAGAIN, raio_ioctl(self->native.aio.dev, RAIO_IOC_CANCEL, &cancel));
+	cancel.iocb = 3;
+	EXPECT_EQ(-EINVAL, raio_ioctl(self->native.aio.dev, RAIO_IOC_CANCEL, &cancel));
+	ASSERT_EQ(1, native_buffers(&self->native, 1, 1, &none));
+	ASSERT_EQ(1, native_files(&self->native, 1, 1, &no_fd));
+	close(self->fd);
+	testdev_cmd("b0 mode softirq");
+	testdev_cmd("b0 complete all");
+	EXPECT_ALL(3, PAGE);
+	EXPECT_EQ(-1, pattern_check(self->buf, 3 * PAGE, 0, 1));
+	self->fd = testdev_open_direct("b0");
+}
+
+static void *destroy(void *data)
+{
+	struct native *native = data;
+
+	return (void *)raio_destroy(native->aio.dev, native->aio.ctx);
+}
+
+/* Destroy waits for them. */
+TEST_F(direct, destroyed)
+{
+	struct raio_stats before;
+	struct iocb io[3];
+	pthread_t thread;
+	unsigned int i;
+	void *ret;
+
+	testdev_cmd("b0 mode hang");
+	for (i = 0; i < 3; i++)
+		prep(&io[i], i, IOCB_CMD_PREAD, self->buf);
+	ASSERT_EQ(3, native_enter(&self->native, 3, io, 0));
+	testdev_cmd("b0 wait held 3");
+	stats_now(_metadata, &before);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, destroy, &self->native));
+	/* It isn't found any more, but not at its end. */
+	ASSERT_TRUE(wait_for(native_enter(&self->native, 0, NULL, 0) == -EINVAL));
+	testdev_cmd("b0 complete 2");
+	EXPECT_EQ(0, MOVED(&before, frees));
+	EXPECT_EQ(EBUSY, pthread_tryjoin_np(thread, &ret));
+	testdev_cmd("b0 complete all");
+	ASSERT_EQ(0, pthread_join(thread, &ret));
+	EXPECT_EQ(NULL, ret);
+	EXPECT_EQ(-1, pattern_check(self->buf, 3 * PAGE, 0, 1));
+	self->native.aio.ctx = 0;
+}
+
+/* The process is killed meanwhile. */
+TEST_F(direct, killed)
+{
+	const pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		struct native native;
+		struct iocb io[3];
+		unsigned int i;
+
+		native_begin_sized(_metadata, &native, 3, 0, NR_BUFFERS, NR_FILES);
+		ASSERT_EQ(1, native_buffers(&native, 1, 1, &self->buffer));
+		ASSERT_EQ(1, native_files(&native, 1, 1, &self->fd));
+		testdev_cmd("b0 mode hang");
+		for (i = 0; i < 3; i++)
+			prep(&io[i], i, IOCB_CMD_PREAD, self->buf);
+		ASSERT_EQ(3, native_enter(&native, 3, io, 0));
+		pause();
+	}
+	testdev_cmd("b0 wait held 3");
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	testdev_cmd("b0 complete all");
+	ASSERT_EQ(pid, waitpid(pid, NULL, 0));
+}
+
+/* Read-only, for writes. */
+TEST_F(direct, read_only)
+{
+	int on = 1, off = 0;
+	struct iocb io;
+
+	prep(&io, 0, IOCB_CMD_PWRITE, self->buf);
+	ASSERT_EQ(0, ret_errno(ioctl(self->fd, BLKROSET, &on)));
+	EXPECT_EQ(-EPERM, RESULT(&io));
+	io.aio_lio_opcode = IOCB_CMD_PREAD;
+	EXPECT_EQ(PAGE, RESULT(&io));
+	ASSERT_EQ(0, ret_errno(ioctl(self->fd, BLKROSET, &off)));
+	EXPECT_MOVED(1, &self->before, direct);
+}
+
+static long io_of(const char *name)
+{
+	char line[128], format[64];
+	FILE *file = fopen("/proc/thread-self/io", "r");
+	long n = -1;
+
+	snprintf(format, sizeof(format), "%s: %%ld", name);
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, format, &n) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return n;
+}
+
+/* What is read and written is that of the task, and of the device. */
+TEST_F(direct, accounted)
+{
+	unsigned long stat[2][7];
+	unsigned int i, when;
+	long bytes[2][2];
+	struct iocb io;
+
+	for (when = 0; when < 2; when++) {
+		FILE *file = fopen("/sys/block/raio_testb0/stat", "r");
+
+		ASSERT_NE(NULL, file);
+		for (i = 0; i < 7; i++)
+			ASSERT_EQ(1, fscanf(file, "%lu", &stat[when][i]));
+		fclose(file);
+		bytes[when][0] = io_of("read_bytes");
+		bytes[when][1] = io_of("write_bytes");
+		for (i = 0; i < 8 && !when; i++) {
+			prep(&io, i, i % 4 ? IOCB_CMD_PREAD : IOCB_CMD_PWRITE, self->buf);
+			ASSERT_EQ(PAGE, RESULT(&io));
+		}
+	}
+	EXPECT_EQ(6 * PAGE, bytes[1][0] - bytes[0][0]);
+	EXPECT_EQ(2 * PAGE, bytes[1][1] - bytes[0][1]);
+	EXPECT_EQ(6, stat[1][0] - stat[0][0]);
+	EXPECT_EQ(6 * PAGE / 512, stat[1][2] - stat[0][2]);
+	EXPECT_EQ(2, stat[1][4] - stat[0][4]);
+	EXPECT_EQ(2 * PAGE / 512, stat[1][6] - stat[0][6]);
+}
+
+/* More than there are places for, which are as many as events; and again. */
+TEST_F(direct, many)
+{
+	const unsigned int capacity = aio_ring(self->native.aio.ctx)->nr - 1;
+	struct io_event ev[NR];
+	unsigned int i, round, in_flight = 0;
+	long n;
+
+	for (i = 0; i < NR; i++)
+		prep(&self->native.sq[i], i, IOCB_CMD_PREAD, self->buf);
+	for (round = 0; round < 3; round++) {
+		testdev_cmd("b0 mode hang");
+		while ((n = native_enter_sq(&self->native, NR, 0, 0)) > 0)
+			in_flight += n;
+		EXPECT_EQ(-EAGAIN, n);
+		EXPECT_EQ(capacity, in_flight);
+		testdev_cmd("b0 mode softirq");
+		testdev_cmd("b0 complete all");
+		while (in_flight) {
+			ASSERT_EQ(0, native_enter(&self->native, 0, NULL, 1));
+			n = ring_reap(self->native.aio.ctx, NR, ev);
+			for (i = 0; i < n; i++)
+				EXPECT_EQ(PAGE, ev[i].res);
+			in_flight -= n;
+		}
+	}
+	EXPECT_MOVED(3 * capacity, &self->before, direct);
+}
+
+#define THREADS	3
+#define ROUNDS	300
+
+struct reader {
+	struct native *native;
+	unsigned int id;
+	unsigned int errors;
+};
+
+static void *read_all(void *data)
+{
+	struct reader *r = data;
+	unsigned int i, round;
+	struct iocb io[8];
+
+	for (round = 0; round < ROUNDS * long_run(10); round++) {
+		struct io_event ev[8];
+		long left = 8, n;
+
+		memcpy(io, r->native->sq + r->id * 8, sizeof(io));
+		r->errors += native_enter(r->native, 8, io, 0) != 8;
+		while (left > 0) {
+			n = raio_getevents(r->native->aio.dev, r->native->aio.ctx, 1, left, ev,
+					   NULL);
+			for (i = 0; i < n; i++)
+				r->errors += ev[i].res != PAGE;
+			r->errors += n <= 0;
+			left -= n;
+		}
+	}
+	return NULL;
+}
+
+/* By several threads on one context, with interrupts. Each gets as many events as it has requests. */
+TEST_F(direct, threads)
+{
+	struct reader readers[THREADS];
+	pthread_t threads[THREADS];
+	unsigned int i, mode;
+
+	for (i = 0; i < NR; i++)
+		prep(&self->native.sq[i], i, IOCB_CMD_PREAD, self->buf);
+	for (mode = 0; mode < ARRAY_SIZE(modes); mode++) {
+		testdev_cmd("b0 mode %s", modes[mode]);
+		memset(self->buf, 0, SIZE);
+		for (i = 0; i < THREADS; i++) {
+			readers[i] = (struct reader){ .native = &self->native, .id = i };
+			ASSERT_EQ(0, pthread_create(&threads[i], NULL, read_all, &readers[i]));
+		}
+		for (i = 0; i < THREADS; i++) {
+			ASSERT_EQ(0, pthread_join(threads[i], NULL));
+			EXPECT_EQ(0, readers[i].errors);
+		}
+		EXPECT_EQ(-1, pattern_check(self->buf, THREADS * 8 * PAGE, 0, 1));
+	}
+}
+
+/* A device that gets smaller. */
+TEST_F(direct, resized)
+{
+	const int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	const int file = temp_file(tmpfs_dir(), O_RDWR);
+	const int nr = ioctl(control, LOOP_CTL_GET_FREE);
+	struct iocb io;
+	char name[32];
+	int loop;
+
+	ASSERT_LE(0, control);
+	ASSERT_LE(0, nr);
+	snprintf(name, sizeof(name), "/dev/loop%d", nr);
+	loop = open(name, O_RDWR | O_CLOEXEC | O_DIRECT);
+	ASSERT_LE(0, loop);
+	ASSERT_EQ(0, ftruncate(file, 8 * PAGE));
+	ASSERT_EQ(0, ret_errno(ioctl(loop, LOOP_SET_FD, file)));
+	ASSERT_EQ(1, native_files(&self->native, 0, 1, &loop));
+	prep(&io, 6, IOCB_CMD_PREAD, self->buf);
+	io.aio_fildes = 0;
+	EXPECT_EQ(PAGE, RESULT(&io));
+	ASSERT_EQ(0, ftruncate(file, 4 * PAGE));
+	ASSERT_EQ(0, ret_errno(ioctl(loop, LOOP_SET_CAPACITY)));
+	EXPECT_EQ(0, RESULT(&io));
+	io.aio_offset = 3 * PAGE;
+	EXPECT_EQ(PAGE, RESULT(&io));
+	EXPECT_MOVED(2, &self->before, direct);
+	EXPECT_EQ(0, ret_errno(ioctl(loop, LOOP_CLR_FD)));
+	close(loop);
+	close(file);
+	close(control);
+}
+
+TEST_HARNESS_MAIN
