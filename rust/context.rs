@@ -97,7 +97,8 @@ pub(crate) struct Engine {
     pub(crate) requests: KmemCache<Request>,
     /// On which requests are carried out that may sleep.
     pub(crate) workers: OwnedQueue,
-    /// On which files are looked at that were woken, and what waits for them is told.
+    /// On which files are looked at that were woken, and what waits for them is told. A file may wait for work
+    /// that needs memory (terminals do).
     pub(crate) looks: OwnedQueue,
     contexts: KmemCache<Kioctx>,
     fs: PseudoFs,
@@ -112,7 +113,7 @@ impl Engine {
         Ok(Self {
             requests: KmemCache::new(c"raio_kiocb")?,
             workers: OwnedQueue::new(c"raio_worker", false)?,
-            looks: OwnedQueue::new(c"raio_look", true)?,
+            looks: OwnedQueue::new(c"raio_look", false)?,
             contexts: KmemCache::new(c"raio_kioctx")?,
             fs: PseudoFs::new()?,
             limits: Limits::new()?,

@@ -71,16 +71,20 @@ void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n)
 	percpu_ref_put_many(ref, n);
 }
 
-/* copy_from_user() of @n words, which isn't worth a call. */
+/* copy_from_user() of @n words, which isn't worth a call; four at once. */
 bool raio_get_user_words(u64 *to, const u64 __user *from, unsigned int n)
 {
-	unsigned int i;
-
 	might_fault();
 	if (should_fail_usercopy() || !user_read_access_begin(from, n * sizeof(*from)))
 		return false;
-	for (i = 0; i < n; i++)
-		unsafe_get_user(to[i], from + i, fault);
+	for (; n >= 4; n -= 4, to += 4, from += 4) {
+		unsafe_get_user(to[0], from, fault);
+		unsafe_get_user(to[1], from + 1, fault);
+		unsafe_get_user(to[2], from + 2, fault);
+		unsafe_get_user(to[3], from + 3, fault);
+	}
+	for (; n; n--, to++, from++)
+		unsafe_get_user(*to, from, fault);
 	user_read_access_end();
 	return true;
 fault:
@@ -244,6 +248,12 @@ void raio_account_io(struct task_struct *leader)
 	task_io_accounting_add(&sig->ioac, &current->ioac);
 	write_sequnlock_irq(&sig->stats_lock);
 	task_io_accounting_init(&current->ioac);
+}
+
+/* Has the task read or written anything of a device? */
+bool raio_has_done_io(void)
+{
+	return task_io_get_inblock(current) | task_io_get_oublock(current);
 }
 
 unsigned long raio_fsize_limit(void)
@@ -626,6 +636,11 @@ struct block_device *raio_direct_bdev(struct file *file)
 		return NULL;
 	bdev = I_BDEV(inode);
 	return queue_is_mq(bdev_get_queue(bdev)) ? bdev : NULL;
+}
+
+bool raio_bdev_sorts(struct block_device *bdev)
+{
+	return READ_ONCE(bdev_get_queue(bdev)->elevator);
 }
 
 /* Does one, because @file finds nothing that is cached, wrong, or too long? */

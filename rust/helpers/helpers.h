@@ -81,6 +81,7 @@ struct task_struct *raio_get_process(void);
 bool raio_is_current_process(struct task_struct *leader);
 void raio_put_process(struct task_struct *leader);
 void raio_account_io(struct task_struct *leader);
+bool raio_has_done_io(void);
 unsigned long raio_fsize_limit(void);
 unsigned long raio_swap_fsize_limit(unsigned long limit);
 void *raio_charge_mm(struct mm_struct *mm, void **saved);
@@ -137,6 +138,7 @@ void raio_iov_iter_bvec(struct iov_iter *iter, int rw, const struct bio_vec *vec
 			unsigned long nr, size_t offset, size_t len);
 void raio_iov_iter_copy(struct iov_iter *to, const struct iov_iter *from, size_t skip);
 struct block_device *raio_direct_bdev(struct file *file);
+bool raio_bdev_sorts(struct block_device *bdev);
 bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos, size_t len,
 		      bool write);
 void raio_file_accessed(struct file *file);

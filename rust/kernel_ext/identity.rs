@@ -107,6 +107,16 @@ impl Identity {
 }
 
 impl Identity {
+    /// What the running task, who acts for the process, has read and written so far is that one's.
+    pub(crate) fn account_io(&self) {
+        // SAFETY: The process is kept by `self`.
+        unsafe {
+            if bindings::raio_has_done_io() {
+                bindings::raio_account_io(self.process.as_ptr());
+            }
+        }
+    }
+
     /// What a file has sent the running task, who acts for the process, was for that. To be called by
     /// a [`Killable`], which isn't to be killed after that.
     pub(crate) fn forward_signals(&self) {

@@ -638,6 +638,7 @@ impl Request {
                 Self::carry_on_quickly(this)
             };
             if let Some(last) = last {
+                Self::identity(this).account_io();
                 Self::put(this);
                 Self::finish(this, last, batch);
             }
@@ -666,6 +667,8 @@ impl Request {
                     }
                 }
             };
+            // While there is no event: who sees that may look.
+            Self::identity(this).account_io();
             // First, so that the end is of the batch.
             Self::put(this);
             match result {

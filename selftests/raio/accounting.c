@@ -6,6 +6,7 @@
 #include <sys/inotify.h>
 
 #include "raio_target.h"
+#include "raio_testdev.h"
 
 #define EVENTS	4
 
@@ -186,6 +187,54 @@ TEST_F(accounting, proc_io)
 		}
 		target_close(&t);
 	}
+}
+
+#define REFUSED	64
+
+/*
+ * What workers do is counted when its event is there. What the device had refused at
+ * first counts, too.
+ */
+TEST_F(accounting, by_workers)
+{
+	const int fd = testdev_open_direct("b0");
+	struct iocb io[REFUSED], *iop[REFUSED];
+	struct raio_stats before;
+	unsigned int round, i, n;
+	struct aio aio;
+
+	testdev_begin();
+	aio_begin(_metadata, &aio, &raio, REFUSED);
+	for (round = 0; round < 20 * long_run(10); round++) {
+		const bool writes = round % 2;
+		const enum number what = writes ? WRITE_BYTES : READ_BYTES;
+		long long start[NR_NUMBERS] = { };
+
+		testdev_cmd("b0 mode %s", round % 4 < 2 ? "softirq" : "now");
+		testdev_cmd("b0 nowait %u", REFUSED);
+		stats_now(_metadata, &before);
+		for (i = 0; i < REFUSED; i++) {
+			iocb_prep(&io[i], writes ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD, fd, self->buf,
+				  PAGE, i * PAGE);
+			iop[i] = &io[i];
+		}
+		add_numbers(_metadata, start, 1);
+		ASSERT_EQ(REFUSED, aio_submit(&aio, REFUSED, iop));
+		for (n = 0; n < REFUSED;) {
+			long long val[NR_NUMBERS] = { };
+			struct io_event ev[REFUSED];
+			long got = aio_getevents(&aio, 1, REFUSED, ev, NULL);
+
+			ASSERT_LT(0, got);
+			n += got;
+			add_numbers(_metadata, val, 1);
+			ASSERT_LE(start[what] + (REFUSED + n) * PAGE, val[what]);
+		}
+		EXPECT_MOVED(REFUSED, &before, punted);
+	}
+	aio_end(_metadata, &aio);
+	testdev_reset();
+	close(fd);
 }
 
 TEST_HARNESS_MAIN

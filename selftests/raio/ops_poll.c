@@ -9,6 +9,7 @@
  */
 #include <sys/param.h>
 #include <sys/signalfd.h>
+#include <termios.h>
 
 #include "raio_race.h"
 #include "raio_source.h"
@@ -1473,6 +1474,87 @@ TEST_F(recursion, by_the_device)
 		if (i % 8)
 			ASSERT_EQ(0, epoll_ctl(self->ep[0], EPOLL_CTL_DEL, self->e[0].fd, NULL));
 	}
+}
+
+#define TERMINAL_LOOKS	1000
+
+struct typist {
+	int fd;
+	bool stop;
+};
+
+static void *write_on(void *data)
+{
+	struct typist *w = data;
+
+	/* What doesn't fit is lost. */
+	while (!__atomic_load_n(&w->stop, __ATOMIC_RELAXED)) {
+		if (write(w->fd, "x", 1) < 0 && errno != EAGAIN)
+			break;
+	}
+	return NULL;
+}
+
+static void *read_on(void *data)
+{
+	struct typist *t = data;
+	char buf[64];
+
+	while (!__atomic_load_n(&t->stop, __ATOMIC_RELAXED)) {
+		if (read(t->fd, buf, sizeof(buf)) < 0 && errno != EAGAIN)
+			break;
+	}
+	return NULL;
+}
+
+/*
+ * Who looks at a terminal of which another has read everything waits for what is
+ * being written to it, which is done by work that may need memory. (The kernel
+ * warns of those who can't wait for such.)
+ */
+TEST(terminal_is_looked_at_while_it_is_written)
+{
+	const int flags = O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK;
+	struct typist reader = { }, w = { .fd = posix_openpt(flags) };
+	struct raio_stats before;
+	struct termios raw;
+	pthread_t threads[2];
+	struct aio aio;
+	unsigned int i;
+	int fd;
+
+	ASSERT_LE(0, w.fd);
+	ASSERT_EQ(0, grantpt(w.fd));
+	ASSERT_EQ(0, unlockpt(w.fd));
+	fd = ioctl(w.fd, TIOCGPTPEER, flags);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, tcgetattr(fd, &raw));
+	cfmakeraw(&raw);
+	ASSERT_EQ(0, tcsetattr(fd, TCSANOW, &raw));
+	aio_begin(_metadata, &aio, &raio, 1);
+	stats_now(_metadata, &before);
+	reader.fd = fd;
+	ASSERT_EQ(0, pthread_create(&threads[0], NULL, write_on, &w));
+	ASSERT_EQ(0, pthread_create(&threads[1], NULL, read_on, &reader));
+	/* Some find it ready, whom nobody has to look for. */
+	while (MOVED(&before, polled_deferred) < TERMINAL_LOOKS * long_run(10)) {
+		for (i = 0; i < 50; i++) {
+			struct io_event ev;
+			struct iocb io;
+
+			prep_poll(&io, fd, POLLIN);
+			ASSERT_EQ(1, aio_submit_one(&aio, &io));
+			ASSERT_EQ(1, aio_wait(&aio, 1, &ev));
+			EXPECT_NE(0, ev.res & POLLIN);
+		}
+	}
+	__atomic_store_n(&w.stop, true, __ATOMIC_RELAXED);
+	ASSERT_EQ(0, pthread_join(threads[0], NULL));
+	__atomic_store_n(&reader.stop, true, __ATOMIC_RELAXED);
+	ASSERT_EQ(0, pthread_join(threads[1], NULL));
+	aio_end(_metadata, &aio);
+	close(fd);
+	close(w.fd);
 }
 
 TEST_HARNESS_MAIN
