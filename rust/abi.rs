@@ -300,6 +300,17 @@ opcodes! {
 }
 
 impl Iocb {
+    /// The position in the one at `at`, which may change meanwhile.
+    ///
+    /// # Safety
+    ///
+    /// `at` must be valid for volatile reads.
+    #[inline(always)]
+    pub(crate) unsafe fn position(at: *const Self) -> u64 {
+        // SAFETY: As the caller says. It isn't turned into a reference.
+        unsafe { (&raw const (*at.cast::<bindings::iocb>()).aio_offset).read_volatile() as u64 }
+    }
+
     /// Where its key is.
     const KEY_OFFSET: usize = core::mem::offset_of!(bindings::iocb, aio_key);
 

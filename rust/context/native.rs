@@ -58,6 +58,10 @@ struct Named {
     fd: u32,
     file: Kept,
     device: Option<Device>,
+    /// That is one where only neighbours of a call are merged.
+    merges_neighbours: bool,
+    /// Where the last transfer there ends.
+    last_end: u64,
     /// A bit for each direction: it was noted that it is read, or written.
     noted: u32,
 }
@@ -84,9 +88,12 @@ impl Named {
             fd,
             file,
             device: None,
+            merges_neighbours: false,
+            last_end: u64::MAX,
             noted: 0,
         };
         this.device = Device::of(this.file());
+        this.merges_neighbours = this.device.is_some_and(|device| !device.sorts());
         Ok(this)
     }
 
@@ -119,6 +126,16 @@ impl Named {
         self.device.filter(|device| {
             file_io::open_for(file, dir) && device.takes(file, transfer.pos, transfer.len, dir)
         })
+    }
+
+    /// Is it known that it goes on with the one before as little as the next one, which begins at `next` if that
+    /// is known, goes on with it? While they are held back, the block layer merges no others.
+    #[inline(always)]
+    fn is_alone(&mut self, transfer: &FixedTransfer, next: Option<u64>) -> bool {
+        let begin = transfer.pos as u64;
+        let end = begin.wrapping_add(transfer.len as u64);
+        let goes_on = core::mem::replace(&mut self.last_end, end) == begin;
+        self.merges_neighbours && !goes_on && next.is_some_and(|next| next != end)
     }
 
     /// Does what its file does before such a transfer. Fails with what security modules say.
@@ -165,10 +182,11 @@ impl<'a> Native<'a> {
         slots: &mut Slots,
         identity: &Option<Arc<Identity>>,
         iocb: &Iocb,
+        next: Option<u64>,
         left: u32,
     ) -> Result<bool> {
         if let Some(transfer) = iocb.as_fixed_transfer() {
-            if self.start_directly(slots, identity, &transfer, left)? {
+            if self.start_directly(slots, identity, &transfer, next, left)? {
                 return Ok(true);
             }
         }
@@ -182,6 +200,7 @@ impl<'a> Native<'a> {
         slots: &mut Slots,
         identity: &Option<Arc<Identity>>,
         transfer: &FixedTransfer,
+        next: Option<u64>,
         left: u32,
     ) -> Result<bool> {
         let Some(direct) = &mut self.direct else {
@@ -206,6 +225,7 @@ impl<'a> Native<'a> {
         if !direct.has_place()? {
             return Ok(false);
         }
+        let alone = file.is_alone(transfer, next);
         let flight = Flight {
             slot: slots.next().ok_or(EAGAIN)?,
             file: file.take()?,
@@ -217,7 +237,7 @@ impl<'a> Native<'a> {
             dir: transfer.dir,
             ioprio: direct.ioprio(),
         };
-        direct.start(device, place, transfer.data, flight);
+        direct.start(device, place, transfer.data, alone, flight);
         Ok(true)
     }
 

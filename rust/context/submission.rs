@@ -60,18 +60,24 @@ impl SubmissionArray {
         self.nr
     }
 
-    /// Reads the entry that is `by` further on than `first`, around the end. `EINVAL` if there is none.
-    #[inline]
-    pub(super) fn read(&self, first: u32, by: u32) -> Result<Iocb> {
+    /// Reads the entry that is `by` further on than `first`, around the end; and what the next one has for a
+    /// position, if that lies beside it, which may be another when that is read. `EINVAL` if there is none.
+    #[inline(always)]
+    pub(super) fn read(&self, first: u32, by: u32) -> Result<(Iocb, Option<u64>)> {
         let index = first.wrapping_add(by);
         let index = if index < self.nr {
             index
         } else {
             index.checked_rem(self.nr).ok_or(EINVAL)?
         };
-        let page = self.at.get((index / PER_PAGE) as usize).ok_or(EINVAL)?;
-        // SAFETY: An entry of that page, by the type invariant, which stays for as long as `self`. User
-        // space may write to it at the same time; any bytes will do.
-        Ok(unsafe { page.add((index % PER_PAGE) as usize).read_volatile() })
+        let page = *self.at.get((index / PER_PAGE) as usize).ok_or(EINVAL)?;
+        let in_page = index % PER_PAGE;
+        // SAFETY: Entries of that page, by the type invariant, which stays for as long as `self`. User space
+        // may write to it at the same time; any bytes will do.
+        unsafe {
+            let at = page.add(in_page as usize);
+            let next = (in_page + 1 < PER_PAGE).then(|| Iocb::position(at.add(1)));
+            Ok((at.read_volatile(), next))
+        }
     }
 }

@@ -183,8 +183,10 @@ impl User {
         let mut native = Native::new(self, iocbs);
         let mut all = |native: &mut Option<Native<'_>>| match native {
             Some(native) => each(nr, |i| {
-                let iocb = self.read(iocbs, i)?;
-                native.start(&mut slots, &identity, &iocb, nr - i - 1)
+                let (iocb, next) = self.read(iocbs, i)?;
+                let left = nr - i - 1;
+                let next = if left == 0 { Some(u64::MAX) } else { next };
+                native.start(&mut slots, &identity, &iocb, next, left)
             }),
             None => each(nr, |i| self.submit_one(iocbs, i, &mut slots, &identity)),
         };
@@ -229,13 +231,15 @@ fn each(nr: u32, mut start: impl FnMut(u32) -> Result<bool>) -> (u32, u32, Resul
 }
 
 impl User {
-    /// Reads one of a call's requests, if they are such as kernel AIO doesn't have.
+    /// Reads one of a call's requests, if they are such as kernel AIO doesn't have, and where the next one may
+    /// begin in its file, if that is to be had.
     #[inline(always)]
-    fn read(&self, iocbs: Iocbs, i: u32) -> Result<Iocb> {
+    fn read(&self, iocbs: Iocbs, i: u32) -> Result<(Iocb, Option<u64>)> {
         match iocbs {
             Iocbs::Shared(first) => self.submission.read(first, i),
             Iocbs::Array(array) => {
-                user::read(array.wrapping_add((i as usize).wrapping_mul(mem::size_of::<Iocb>())))
+                let at = array.wrapping_add((i as usize).wrapping_mul(mem::size_of::<Iocb>()));
+                Ok((user::read(at)?, None))
             }
             Iocbs::Pointers { .. } => Err(EINVAL),
         }

@@ -55,6 +55,12 @@ impl Device {
         Ok(())
     }
 
+    /// Does it sort what it gets, so that transfers may be merged with others than their neighbours?
+    pub(crate) fn sorts(self) -> bool {
+        // SAFETY: It is there.
+        unsafe { bindings::raio_bdev_sorts(self.0.as_ptr()) }
+    }
+
     /// Its number.
     pub(crate) fn number(self) -> u32 {
         // SAFETY: It is there.
@@ -97,7 +103,8 @@ impl Bio {
         Self(Opaque::uninit())
     }
 
-    /// Sends it: `len` bytes of the memory at `place`, to or from `pos`, without waiting for anything.
+    /// Sends it: `len` bytes of the memory at `place`, to or from `pos`, without waiting for anything. If it
+    /// is known to be `alone`, the block layer doesn't look for one that it could be merged with.
     ///
     /// # Safety
     ///
@@ -112,11 +119,15 @@ impl Bio {
         pos: i64,
         dir: Direction,
         (ioprio, hint): (u16, u8),
+        alone: bool,
     ) {
-        let op = match dir {
+        let mut op = match dir {
             Direction::Read => bindings::RAIO_DIRECT_READ,
             Direction::Write => bindings::RAIO_DIRECT_WRITE,
         };
+        if alone {
+            op |= bindings::RAIO_NOMERGE;
+        }
         // SAFETY: The field at `OFFSET`, which is ours until it is submitted.
         unsafe {
             let bio = (*this.as_ptr().byte_add(T::OFFSET).cast::<Self>()).0.get();

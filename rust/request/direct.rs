@@ -223,7 +223,14 @@ impl Direct {
     /// `this` must be free, and the caller's; `place` the memory of the flight, `device` that of its file,
     /// which takes the transfer.
     #[inline(always)]
-    unsafe fn start(this: NonNull<Self>, device: Device, place: Place, data: u64, flight: Flight) {
+    unsafe fn start(
+        this: NonNull<Self>,
+        device: Device,
+        place: Place,
+        data: u64,
+        alone: bool,
+        flight: Flight,
+    ) {
         let (len, pos, dir, ioprio) = (flight.len, flight.pos, flight.dir, flight.ioprio);
         let hint = match dir {
             Direction::Read => 0,
@@ -236,7 +243,7 @@ impl Direct {
             direct.flying.set(device.number());
             // INVARIANT: Here its flight begins.
             (*direct.flight.get()).write(flight);
-            Bio::send(this, device, place, len, pos, dir, (ioprio, hint));
+            Bio::send(this, device, place, len, pos, dir, (ioprio, hint), alone);
         }
     }
 
@@ -568,9 +575,16 @@ impl<'a> Submitter<'a> {
     }
 
     /// Starts a request of that name, for which there must be a place. `place` must be where the memory of its
-    /// flight is, and `device` that of its file, which takes the transfer.
+    /// flight is, and `device` that of its file, which takes the transfer; `alone` is as [`Bio::send`] has it.
     #[inline(always)]
-    pub(crate) fn start(&mut self, device: Device, place: Place, data: u64, flight: Flight) {
+    pub(crate) fn start(
+        &mut self,
+        device: Device,
+        place: Place,
+        data: u64,
+        alone: bool,
+        flight: Flight,
+    ) {
         let Some(this) = NonNull::new(self.free) else {
             return;
         };
@@ -579,7 +593,7 @@ impl<'a> Submitter<'a> {
         self.started += 1;
         self.collects_now(true);
         // SAFETY: It was free, and is ours.
-        unsafe { Direct::start(this, device, place, data, flight) };
+        unsafe { Direct::start(this, device, place, data, alone, flight) };
         self.collects_now(false);
     }
 

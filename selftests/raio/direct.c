@@ -164,7 +164,7 @@ TEST_F(direct, not_for_all)
 		ASSERT_EQ(1, native_files(&self->native, 0, 1, &fd));
 		prep(&io, 0, i ? IOCB_CMD_PREAD : IOCB_CMD_PWRITE, self->buf);
 		io.aio_fildes = 0;
-		EXPECT_EQ(i == 2 ? PAGE : -EBADF, RESULT(&io));
+		EXPECT_EQ(i == 2 ? (long)PAGE : -EBADF, RESULT(&io));
 		/* There, it is cached from now on. */
 		if (i == 2) {
 			io.aio_fildes = 1;
@@ -403,6 +403,49 @@ TEST_F(direct, accounted)
 	EXPECT_EQ(6 * PAGE / 512, stat[1][2] - stat[0][2]);
 	EXPECT_EQ(2, stat[1][4] - stat[0][4]);
 	EXPECT_EQ(2 * PAGE / 512, stat[1][6] - stat[0][6]);
+}
+
+/* Read requests that the device got, and those that were merged into others. */
+static void reads_of_disk(struct __test_metadata *_metadata, unsigned long *ios,
+			  unsigned long *merges)
+{
+	FILE *file = fopen("/sys/block/raio_testb0/stat", "r");
+
+	ASSERT_NE(NULL, file);
+	ASSERT_EQ(2, fscanf(file, "%lu %lu", ios, merges));
+	fclose(file);
+}
+
+/* What goes on with one before it becomes one with that, as it does for other files. */
+TEST_F(direct, merged)
+{
+	unsigned long ios[2], merges[2];
+	struct iocb io[NR];
+	unsigned int way, i;
+
+	/* The test device doesn't, unless it is told to. */
+	ASSERT_EQ(0, write_str("/sys/block/raio_testb0/queue/nomerges", "0"));
+	for (way = 0; way < 3; way++) {
+		memset(self->buf, 0, SIZE);
+		for (i = 0; i < NR; i++) {
+			/* One after another, by the array or not; none beside another. */
+			const unsigned int at = way < 2 ? i : i * 2 % NR + i * 2 / NR;
+
+			prep(&io[i], at, IOCB_CMD_PREAD, self->buf);
+		}
+		memcpy(self->native.sq, io, sizeof(io));
+		reads_of_disk(_metadata, &ios[0], &merges[0]);
+		ASSERT_EQ(NR, way == 1 ? native_enter(&self->native, NR, io, NR) :
+					 native_enter_sq(&self->native, NR, 0, NR));
+		EXPECT_ALL(NR, PAGE);
+		EXPECT_EQ(-1, pattern_check(self->buf, SIZE, 0, 1));
+		reads_of_disk(_metadata, &ios[1], &merges[1]);
+		EXPECT_EQ(NR, ios[1] - ios[0] + merges[1] - merges[0]);
+		EXPECT_LE(way == 2 ? 0 : NR * 3 / 4, merges[1] - merges[0]);
+		EXPECT_GE(way == 2 ? 0 : NR, merges[1] - merges[0]);
+	}
+	EXPECT_MOVED(3 * NR, &self->before, direct);
+	EXPECT_EQ(0, write_str("/sys/block/raio_testb0/queue/nomerges", "2"));
 }
 
 /* More than there are places for, which are as many as events; and again. */
