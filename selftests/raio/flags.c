@@ -74,7 +74,8 @@ TEST_F(flags, listed)
 		return;
 	ASSERT_EQ(0, raio_ioctl(self->aio.dev, RAIO_IOC_QUERY, &query));
 	EXPECT_EQ(RWF_ALL, query.rw_flags);
-	EXPECT_EQ(IOCB_FLAG_RESFD | IOCB_FLAG_IOPRIO, query.iocb_flags);
+	EXPECT_EQ(IOCB_FLAG_RESFD | IOCB_FLAG_IOPRIO | RAIO_IOCB_FIXED_BUF |
+		  RAIO_IOCB_FIXED_FILE, query.iocb_flags);
 }
 
 static const int transfers[] = {
