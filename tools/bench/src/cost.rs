@@ -14,12 +14,14 @@ mod client;
 mod engines;
 mod jobs;
 mod native;
+mod profile;
 mod report;
 mod uring;
 
 use crate::growth::Machine;
 use engines::Name;
 use jobs::{Job, Targets};
+pub(crate) use profile::{profile, ProfileArgs};
 pub(crate) use report::{report, ReportArgs};
 use serde::{Deserialize, Serialize};
 use std::{fs::File, io, path::PathBuf};

@@ -45,6 +45,8 @@ enum Bench {
     Cost(cost::Args),
     /// Tables, verdicts and pictures of what cost has measured
     Report(cost::ReportArgs),
+    /// Functions in which the instructions are, by what the plugin has counted
+    Profile(cost::ProfileArgs),
     /// Pictures of what submit has measured
     Plot(submit::PlotArgs),
 }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Bench::Submit(args) => submit::run(&args),
         Bench::Cost(args) => cost::run(&args),
         Bench::Report(args) => cost::report(&args),
+        Bench::Profile(args) => cost::profile(&args),
         Bench::Plot(args) => submit::plot(&args),
     };
     match result {

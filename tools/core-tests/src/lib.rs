@@ -6,6 +6,10 @@
 #[cfg(test)]
 #[path = "../../../rust/abi/layout.rs"]
 mod abi;
+/// The plugin can't be linked without QEMU, so its tests are run here.
+#[cfg(test)]
+#[path = "../../count/src/decode.rs"]
+mod decode;
 #[cfg(test)]
 #[path = "../../../rust/ring/layout.rs"]
 mod ring;
