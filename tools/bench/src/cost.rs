@@ -18,7 +18,7 @@ mod profile;
 mod report;
 mod uring;
 
-use crate::growth::Machine;
+use crate::{growth::Machine, pairs::in_a_thread};
 use engines::Name;
 use jobs::{Job, Targets};
 pub(crate) use profile::{profile, ProfileArgs};
@@ -93,7 +93,8 @@ pub(crate) fn run(args: &Args) -> io::Result<bool> {
             let turn = round % engines.len().max(1);
             for engine in engines[turn..].iter().chain(&engines[..turn]) {
                 let target = targets.open(&job)?;
-                let Some(ns) = engine.run(&job, &target, args.requests)? else {
+                let run = || engine.run(&job, &target, args.requests);
+                let Some(ns) = in_a_thread(run)? else {
                     continue;
                 };
                 match of_job.iter_mut().find(|run| run.engine == *engine) {

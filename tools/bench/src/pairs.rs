@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    thread::sleep,
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,12 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// Waits for that.
 pub(crate) fn settle() {
     sleep(SETTLE);
+}
+
+/// What an engine leaves to its thread, as io_uring does, doesn't disturb the next one.
+pub(crate) fn in_a_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| scope.spawn(f).join())
+        .unwrap_or_else(|_| Err(io::Error::other("the run has panicked")))
 }
 
 /// Nanoseconds that `work` takes.

@@ -12,11 +12,11 @@ mod engine;
 mod report;
 mod scenes;
 
-use crate::growth::Machine;
+use crate::{growth::Machine, pairs::in_a_thread};
 use engine::{Engine, Op};
 use report::{Report, Run};
 use scenes::Scene;
-use std::{fs::File, io, path::PathBuf, thread, time::Instant};
+use std::{fs::File, io, path::PathBuf, time::Instant};
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -95,12 +95,6 @@ pub(crate) fn run(args: &Args) -> io::Result<bool> {
         serde_json::to_writer(File::create(path)?, &report)?;
     }
     Ok(report.judge())
-}
-
-/// What an engine leaves to its thread, as io_uring does, doesn't disturb the next one.
-fn in_a_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    thread::scope(|scope| scope.spawn(f).join())
-        .unwrap_or_else(|_| Err(io::Error::other("the run has panicked")))
 }
 
 /// Nobody is preferred to this thread.
