@@ -56,14 +56,7 @@ static void prep(struct iocb *io, unsigned int i, int opcode, char *buf)
 	io->aio_reserved2 = 1;
 }
 
-#define RESULT(_io) ({							\
-	struct io_event __ev = { .res = -EINVAL };			\
-	long __ret = native_enter(&self->native, 1, (_io), 1);		\
-									\
-	if (__ret == 1)							\
-		ASSERT_EQ(1, ring_reap(self->native.aio.ctx, 1, &__ev));	\
-	__ret == 1 ? __ev.res : __ret;					\
-})
+#define RESULT(_io) NATIVE_RESULT(&self->native, (_io))
 
 /* All of them, each once, with that result. */
 #define EXPECT_ALL(_nr, _res) do {					\

@@ -122,4 +122,14 @@ static inline void native_prep(struct iocb *io, uint64_t data, int opcode, int f
 	EXPECT_EQ(0, (_ev)->res2);					\
 } while (0)
 
+/* What comes of one, whether the call or its event says it. */
+#define NATIVE_RESULT(_native, _io) ({					\
+	struct io_event __ev = { .res = -EINVAL };			\
+	long __ret = native_enter((_native), 1, (_io), 1);		\
+									\
+	if (__ret == 1)							\
+		ASSERT_EQ(1, ring_reap((_native)->aio.ctx, 1, &__ev));	\
+	__ret == 1 ? __ev.res : __ret;					\
+})
+
 #endif
