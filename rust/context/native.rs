@@ -129,7 +129,8 @@ impl Named {
     }
 
     /// Is it known that it goes on with the one before as little as the next one, which begins at `next` if that
-    /// is known, goes on with it? While they are held back, the block layer merges no others.
+    /// is known, goes on with it? One that ends where the one before begins could be merged too, at the front; it
+    /// isn't looked for, and is not merged.
     #[inline(always)]
     fn is_alone(&mut self, transfer: &FixedTransfer, next: Option<u64>) -> bool {
         let begin = transfer.pos as u64;
@@ -175,7 +176,8 @@ impl<'a> Native<'a> {
         }
     }
 
-    /// Starts one, after which so many are `left`; true if its file goes on with it by itself.
+    /// Starts one, after which so many are `left`; true if its file goes on with it by itself. `next` is where the
+    /// following one begins in its file, if that is known.
     #[inline(always)]
     pub(super) fn start(
         &mut self,

@@ -48,7 +48,8 @@ use kernel::{
 type Amounts = [usize; 3];
 
 /// One for each so many bytes of the machine's memory is what a user may have unless told
-/// otherwise. A context takes some 8 KiB besides its ring, a request in flight some 500 bytes.
+/// otherwise. A context takes some 8 KiB besides its ring, a request in flight some 500 bytes, and
+/// a place for one on the direct path some 300 more.
 const BYTES_PER_CONTEXT: usize = 128 << 10;
 const BYTES_PER_REQUEST: usize = 512;
 const BYTES_PER_RING_BYTE: usize = 16;

@@ -643,7 +643,10 @@ bool raio_bdev_sorts(struct block_device *bdev)
 	return READ_ONCE(bdev_get_queue(bdev)->elevator);
 }
 
-/* Does one, because @file finds nothing that is cached, wrong, or too long? */
+/*
+ * Does the transfer need nothing but its bio: is no page of the device cached, is it of whole
+ * blocks and within the device, and, for a write, may the device be written to as it is?
+ */
 bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos, size_t len,
 		      bool write)
 {

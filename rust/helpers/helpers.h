@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The static inlines, macros and per-cpu data that need a C body to be
- * reached from Rust. Nothing is decided here.
+ * reached from Rust. Nothing is decided here, but for which devices and which
+ * transfers may go the direct path: that is read from fields of the block layer.
  */
 #ifndef _RAIO_HELPERS_H
 #define _RAIO_HELPERS_H

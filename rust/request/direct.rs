@@ -92,7 +92,8 @@ const CHUNK: usize = 32;
 
 const AGAIN: u64 = 0;
 
-/// A word that one writes and others look at, without any order.
+/// A word that one writes and others look at, without any order. Not an `Atomic`: each access of one is a call,
+/// which is much where all else is inline.
 struct Shown<T>(UnsafeCell<T>);
 
 impl<T: Copy> Shown<T> {
