@@ -514,12 +514,12 @@ impl Run<'_> {
             .chain(counts)
     }
 
-    /// Waits, if something goes on that is like that.
+    /// Waits, if something goes on that is like that; with kernel AIO it may have ended.
     fn settle_if(&mut self, is: impl Fn(&Request) -> bool) {
         self.look();
         let goes_on = |f: &Flying| f.goes_on() && is(&self.sequence.requests[f.k]);
         if self.flying.iter().any(goes_on) {
-            self.settle();
+            self.settle_and(false);
         }
     }
 
@@ -644,7 +644,7 @@ impl Run<'_> {
         self.in_flight = false;
         for f in &mut self.flying {
             let handle = self.sequence.requests[f.k].handle;
-            // In the middle of a submit it depends on who is there to wait for.
+            // In the middle of a step it depends on who is there to wait for.
             if read && f.poll.is_some() && !f.done && !self.waited.contains(&handle) {
                 self.waited.push(handle);
             }
