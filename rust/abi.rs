@@ -249,17 +249,17 @@ pub(crate) struct Request {
     pub(crate) offset: i64,
 }
 
-/// A read or write of a part of a registered buffer.
-pub(crate) struct FixedTransfer {
+/// A read or write of one buffer.
+pub(crate) struct Transfer {
     /// To be given back in the event.
     pub(crate) data: u64,
     pub(crate) dir: Direction,
     /// A descriptor, or the number of a file that is registered.
     pub(crate) fd: u32,
     pub(crate) is_file_fixed: bool,
-    /// The number of the buffer.
-    pub(crate) buffer: u32,
-    /// Where in the caller's memory, which has to be in the buffer.
+    /// The number of the buffer, if it is registered.
+    pub(crate) buffer: Option<u32>,
+    /// Where in the caller's memory, which has to be in that buffer.
     pub(crate) addr: usize,
     pub(crate) len: usize,
     /// Where in the file.
@@ -338,27 +338,41 @@ impl Iocb {
         Ok(())
     }
 
-    /// What it asks for, if that is to read or write a registered buffer, and nothing else.
+    /// What it asks for, if that is to read or write one buffer, and nothing else. Then [`Self::check`] has
+    /// nothing to say.
     #[inline(always)]
-    pub(crate) fn as_fixed_transfer(&self) -> Option<FixedTransfer> {
+    pub(crate) fn as_transfer(&self, native: bool) -> Option<Transfer> {
         let iocb = &self.0;
         let dir = match u32::from(iocb.aio_lio_opcode) {
             bindings::IOCB_CMD_PREAD => Direction::Read,
             bindings::IOCB_CMD_PWRITE => Direction::Write,
             _ => return None,
         };
-        let file = bindings::RAIO_IOCB_FIXED_FILE;
-        if iocb.aio_flags & !file != bindings::RAIO_IOCB_FIXED_BUF || iocb.aio_rw_flags != 0 {
+        let (file, buffer) = match native {
+            true => (
+                bindings::RAIO_IOCB_FIXED_FILE,
+                bindings::RAIO_IOCB_FIXED_BUF,
+            ),
+            false => (0, 0),
+        };
+        let is_fixed = iocb.aio_flags & buffer != 0;
+        if iocb.aio_flags & !(file | buffer) != 0
+            || iocb.aio_rw_flags != 0
+            || !is_fixed && iocb.aio_reserved2 != 0
+        {
             return None;
         }
-        Some(FixedTransfer {
+        Some(Transfer {
             data: iocb.aio_data,
             dir,
             fd: iocb.aio_fildes,
             is_file_fixed: iocb.aio_flags & file != 0,
-            buffer: u32::try_from(iocb.aio_reserved2).ok()?,
+            buffer: match is_fixed {
+                true => Some(u32::try_from(iocb.aio_reserved2).ok()?),
+                false => None,
+            },
             addr: usize::try_from(iocb.aio_buf).ok()?,
-            len: usize::try_from(iocb.aio_nbytes).ok()?,
+            len: isize::try_from(iocb.aio_nbytes).ok()? as usize,
             pos: iocb.aio_offset,
         })
     }
@@ -366,6 +380,12 @@ impl Iocb {
     /// Does it ask for nothing?
     pub(crate) fn is_noop(&self) -> bool {
         u32::from(self.0.aio_lio_opcode) == bindings::IOCB_CMD_NOOP
+    }
+
+    /// To be given back in the event.
+    #[inline]
+    pub(crate) fn data(&self) -> u64 {
+        self.0.aio_data
     }
 
     /// The descriptor of the file.

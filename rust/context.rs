@@ -29,11 +29,11 @@
 
 mod batch;
 mod getevents;
-mod native;
 mod poll;
 mod quota;
 mod register;
 mod setup;
+mod starter;
 mod submission;
 mod submit;
 mod teardown;

@@ -150,49 +150,45 @@ impl Deref for FileRef {
     }
 }
 
+/// What a request is made of.
+pub(crate) struct Parts {
+    pub(crate) slot: Slot,
+    pub(crate) file: FileRef,
+    /// What it is about, if that is registered.
+    pub(crate) buffer: Option<Buffer>,
+    /// Counts its event.
+    pub(crate) eventfd: Option<EventFd>,
+    /// Of who submits it, if that isn't the context's.
+    pub(crate) identity: Option<Arc<Identity>>,
+    /// What its event will carry.
+    pub(crate) obj: u64,
+    pub(crate) data: u64,
+}
+
 /// A request that no file's method has seen. If it is dropped, it was refused.
 pub(crate) struct Prepared(KBox<Request>);
 
 impl Prepared {
-    /// A request whose event will carry `obj` and `data`, and is counted by `eventfd`. Fails with
-    /// `ENOMEM`.
-    pub(crate) fn new(
-        slot: Slot,
-        file: FileRef,
-        buffer: Option<Buffer>,
-        eventfd: Option<EventFd>,
-        identity: Option<Arc<Identity>>,
-        obj: u64,
-        data: u64,
-    ) -> Result<Self> {
-        let memory = slot.ctx().engine().requests.alloc()?;
-        Ok(Self::in_memory(
-            memory, slot, file, buffer, eventfd, identity, obj, data,
-        ))
+    /// A request of those parts. Fails with `ENOMEM`.
+    #[inline]
+    pub(crate) fn new(parts: Parts) -> Result<Self> {
+        let memory = parts.slot.ctx().engine().requests.alloc()?;
+        Ok(Self::in_memory(memory, parts))
     }
 
     /// The same in memory that is there.
-    #[allow(clippy::too_many_arguments)]
-    fn in_memory(
-        memory: KBox<MaybeUninit<Request>>,
-        slot: Slot,
-        file: FileRef,
-        buffer: Option<Buffer>,
-        eventfd: Option<EventFd>,
-        identity: Option<Arc<Identity>>,
-        obj: u64,
-        data: u64,
-    ) -> Self {
+    #[inline]
+    fn in_memory(memory: KBox<MaybeUninit<Request>>, parts: Parts) -> Self {
         Self(KBox::write(
             memory,
             Request {
                 kiocb: Kiocb::new(),
-                file,
-                buffer,
-                eventfd,
-                slot,
-                obj,
-                data,
+                file: parts.file,
+                buffer: parts.buffer,
+                eventfd: parts.eventfd,
+                slot: parts.slot,
+                obj: parts.obj,
+                data: parts.data,
                 result: UnsafeCell::new(0),
                 refs: Atomic::new(HALVES),
                 entry: UnsafeCell::new(Entry::new()),
@@ -202,7 +198,7 @@ impl Prepared {
                 ownership: Ownership::ours(),
                 watch: UnsafeCell::new(MaybeUninit::uninit()),
                 work: Work::new(),
-                identity,
+                identity: parts.identity,
                 writing: false,
             },
         ))

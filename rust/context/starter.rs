@@ -1,26 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests that kernel AIO doesn't have: named by their data, about what is registered, without a file.
-//! What many of a call have in common is looked up once: the file that they name one after another, and
-//! whether it is one for the direct path. No lock is held.
+//! Starting the requests of a call, one after another. What many have in common is looked up once: the file
+//! that they name one after another, and whether it is one for the direct path. No lock is held.
 
 use super::{
     register::RegisteredFile,
-    submit::Slots,
+    submit::{
+        Slot,
+        Slots, //
+    },
     Batch,
     User, //
 };
 use crate::{
     abi::{
-        FixedTransfer,
         Iocb,
-        Iocbs, //
+        Transfer, //
     },
     kernel_ext::{
         bio::Device,
         eventfd::EventFd,
         file_io,
-        identity::Identity, //
+        identity::Identity,
+        user, //
     },
     ops,
     registered::Uses,
@@ -30,6 +32,7 @@ use crate::{
             Submitter, //
         },
         FileRef,
+        Parts,
         Prepared, //
     },
 };
@@ -42,12 +45,27 @@ use kernel::{
     },
 };
 
-/// What a call has of them.
-pub(super) struct Native<'a> {
+/// A request as a call has it.
+pub(super) struct Given {
+    pub(super) iocb: Iocb,
+    /// What its event has for the address of the iocb.
+    pub(super) obj: u64,
+    /// Where the following one begins in its file, if that is known.
+    pub(super) next: Option<u64>,
+    /// So many come after it.
+    pub(super) left: u32,
+}
+
+/// What a call needs for all its requests.
+pub(super) struct Starter<'a> {
     user: &'a User,
+    slots: Slots,
+    identity: Option<Arc<Identity>>,
+    /// Not such as kernel AIO has: named by their data, about what is registered.
+    native: bool,
     /// Of the last request without a file.
     batch: Option<Batch>,
-    /// Where there are buffers.
+    /// Since the first request on that path.
     direct: Option<Submitter<'a>>,
     file: Option<Named>,
 }
@@ -77,8 +95,8 @@ impl Named {
     fn new(user: &User, fd: u32, fixed: bool, left: u32) -> Result<Self> {
         let file = if fixed {
             let first = user.registered.files.get(fd).ok_or(EBADF)?;
-            // One is ours, one for this request.
-            let mut all = Uses::several(first, left as usize + 2);
+            // The last request has ours.
+            let mut all = Uses::several(first, left as usize + 1);
             Kept::Registered(all.split().ok_or(EBADF)?, all)
         } else {
             Kept::Own(file_io::get(fd)?)
@@ -110,18 +128,26 @@ impl Named {
         }
     }
 
-    /// For a request.
+    /// For a request, after which so many are `left`: it isn't named any more behind the last.
     #[inline(always)]
-    fn take(&mut self) -> Result<FileRef> {
-        Ok(match &mut self.file {
-            Kept::Own(file) => FileRef::Own(file.clone()),
-            Kept::Registered(_, all) => FileRef::Registered(all.split().ok_or(EBADF)?),
+    fn take(this: &mut Option<Self>, left: u32) -> Result<FileRef> {
+        let named = this.as_mut().ok_or(EBADF)?;
+        match &mut named.file {
+            _ if left == 0 => (),
+            Kept::Own(file) => return Ok(FileRef::Own(file.clone())),
+            Kept::Registered(_, all) => {
+                return Ok(FileRef::Registered(all.split().ok_or(EBADF)?));
+            }
+        }
+        Ok(match this.take().ok_or(EBADF)?.file {
+            Kept::Own(file) => FileRef::Own(file),
+            Kept::Registered(file, _) => FileRef::Registered(file),
         })
     }
 
     /// The device, if that transfer can be made on the direct path.
     #[inline(always)]
-    fn takes(&self, transfer: &FixedTransfer) -> Option<Device> {
+    fn takes(&self, transfer: &Transfer) -> Option<Device> {
         let (file, dir) = (self.file(), transfer.dir);
         self.device.filter(|device| {
             file_io::open_for(file, dir) && device.takes(file, transfer.pos, transfer.len, dir)
@@ -132,7 +158,7 @@ impl Named {
     /// is known, goes on with it? One that ends where the one before begins could be merged too, at the front; it
     /// isn't looked for, and is not merged.
     #[inline(always)]
-    fn is_alone(&mut self, transfer: &FixedTransfer, next: Option<u64>) -> bool {
+    fn is_alone(&mut self, transfer: &Transfer, next: Option<u64>) -> bool {
         let begin = transfer.pos as u64;
         let end = begin.wrapping_add(transfer.len as u64);
         let goes_on = core::mem::replace(&mut self.last_end, end) == begin;
@@ -141,7 +167,7 @@ impl Named {
 
     /// Does what its file does before such a transfer. Fails with what security modules say.
     #[inline(always)]
-    fn begin(&mut self, transfer: &FixedTransfer) -> Result {
+    fn begin(&mut self, transfer: &Transfer) -> Result {
         let (file, dir) = (self.file(), transfer.dir);
         file_io::verify_area(file, transfer.pos, transfer.len, dir)?;
         let bit = 1 << dir as u32;
@@ -153,19 +179,24 @@ impl Named {
     }
 }
 
-impl<'a> Native<'a> {
-    /// For a call with `iocbs`. [`None`] if they are such as kernel AIO has.
-    pub(super) fn new(user: &'a User, iocbs: Iocbs) -> Option<Self> {
-        if matches!(iocbs, Iocbs::Pointers { .. }) {
-            return None;
-        }
-        let has_buffers = user.registered.buffers.size() > 0;
-        Some(Self {
+impl<'a> Starter<'a> {
+    /// For a call by `user` that has so many `slots`, for requests by somebody else than the context's identity
+    /// if that is said; `native` ones, or such as kernel AIO has.
+    pub(super) fn new(
+        user: &'a User,
+        slots: Slots,
+        identity: Option<Arc<Identity>>,
+        native: bool,
+    ) -> Self {
+        Self {
             user,
+            slots,
+            identity,
+            native,
             batch: None,
-            direct: has_buffers.then(|| Submitter::new(user)),
+            direct: None,
             file: None,
-        })
+        }
     }
 
     /// Runs what sends those that were held back.
@@ -176,104 +207,137 @@ impl<'a> Native<'a> {
         }
     }
 
-    /// Starts one, after which so many are `left`; true if its file goes on with it by itself. `next` is where the
-    /// following one begins in its file, if that is known.
+    /// Starts one; true if its file goes on with it by itself. For those that kernel AIO has, the order of the
+    /// checks is that of kernel AIO, which decides the error when several apply.
     #[inline(always)]
-    pub(super) fn start(
-        &mut self,
-        slots: &mut Slots,
-        identity: &Option<Arc<Identity>>,
-        iocb: &Iocb,
-        next: Option<u64>,
-        left: u32,
-    ) -> Result<bool> {
-        if let Some(transfer) = iocb.as_fixed_transfer() {
-            if self.start_directly(slots, identity, &transfer, next, left)? {
+    pub(super) fn start(&mut self, given: &Given) -> Result<bool> {
+        let mut slot = None;
+        if let Some(transfer) = given.iocb.as_transfer(self.native) {
+            slot = Some(self.slots.next().ok_or(EAGAIN)?);
+            if self.start_directly(&transfer, given, &mut slot)? {
                 return Ok(true);
             }
         }
-        self.start_ordinarily(slots, identity, iocb, left)
+        self.start_ordinarily(given, slot)
     }
 
-    /// Starts it on the direct path, if it is one for that.
+    /// Starts it on the direct path, if it is one for that, and takes the slot.
     #[inline(always)]
     fn start_directly(
         &mut self,
-        slots: &mut Slots,
-        identity: &Option<Arc<Identity>>,
-        transfer: &FixedTransfer,
-        next: Option<u64>,
-        left: u32,
+        transfer: &Transfer,
+        given: &Given,
+        slot: &mut Option<Slot>,
     ) -> Result<bool> {
-        let Some(direct) = &mut self.direct else {
-            return Ok(false);
-        };
+        let (addr, len, dir) = (transfer.addr, transfer.len, transfer.dir);
         let file = match &mut self.file {
             Some(file) if file.is(transfer.fd, transfer.is_file_fixed) => file,
             other => other.insert(Named::new(
                 self.user,
                 transfer.fd,
                 transfer.is_file_fixed,
-                left,
+                given.left,
             )?),
         };
         let Some(device) = file.takes(transfer) else {
             return Ok(false);
         };
-        let buffer = &self.user.registered.buffers;
-        let buffer = buffer.get(transfer.buffer).ok_or(EFAULT)?;
-        let place = buffer.place(transfer.addr, transfer.len)?;
+        if !self.native {
+            Iocb::write_key(given.obj as usize)?;
+        }
+        let registered = match transfer.buffer {
+            Some(index) => {
+                let buffer = self.user.registered.buffers.get(index).ok_or(EFAULT)?;
+                let place = buffer.place(addr, len)?;
+                Some((buffer, place))
+            }
+            // What is wrong with it the ordinary path says.
+            None if !user::is_memory(addr, len) || !device.takes_memory(addr, len) => {
+                return Ok(false)
+            }
+            None => None,
+        };
         file.begin(transfer)?;
+        let direct = self.direct.get_or_insert_with(|| Submitter::new(self.user));
         if !direct.has_place()? {
             return Ok(false);
         }
-        let alone = file.is_alone(transfer, next);
+        let alone = file.is_alone(transfer, given.next);
+        let kept = Named::take(&mut self.file, given.left)?;
+        let (buffer, place) = match registered {
+            Some((buffer, place)) => (Some(buffer), place),
+            None => match direct.pin(addr, len, dir) {
+                Some(place) => (None, place),
+                None => return Ok(false),
+            },
+        };
+        let Some(slot) = slot.take() else {
+            return Ok(false);
+        };
         let flight = Flight {
-            slot: slots.next().ok_or(EAGAIN)?,
-            file: file.take()?,
+            slot,
+            file: kept,
             buffer,
-            identity: identity.clone(),
-            addr: transfer.addr,
-            len: transfer.len,
+            identity: self.identity.clone(),
+            addr,
+            len,
             pos: transfer.pos,
-            dir: transfer.dir,
+            dir,
             ioprio: direct.ioprio(),
         };
-        direct.start(device, place, transfer.data, alone, flight);
+        direct.start(device, place, (given.obj, transfer.data), alone, flight);
         Ok(true)
     }
 
     #[inline(never)]
-    fn start_ordinarily(
-        &mut self,
-        slots: &mut Slots,
-        identity: &Option<Arc<Identity>>,
-        iocb: &Iocb,
-        left: u32,
-    ) -> Result<bool> {
-        iocb.check(true)?;
-        let args = iocb.decode(true)?;
-        let slot = slots.next().ok_or(EAGAIN)?;
-        let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
-        if iocb.is_noop() {
-            let event = ops::noop(args.data, &args)?;
-            self.batch
-                .get_or_insert_with(|| Batch::new(&slot))
-                .post(slot, &event, eventfd);
-            return Ok(false);
-        }
-        let (fd, is_fixed) = (iocb.fd(), iocb.is_file_fixed());
-        let file = match &mut self.file {
-            Some(file) if file.is(fd, is_fixed) => file,
-            other => other.insert(Named::new(self.user, fd, is_fixed, left)?),
+    fn start_ordinarily(&mut self, given: &Given, slot: Option<Slot>) -> Result<bool> {
+        let (iocb, native) = (&given.iocb, self.native);
+        iocb.check(native)?;
+        let slot = match slot {
+            Some(slot) => slot,
+            None => self.slots.next().ok_or(EAGAIN)?,
         };
-        let buffers = &self.user.registered.buffers;
-        let buffer = match iocb.fixed_buffer()? {
-            Some(index) => Some(buffers.get(index).ok_or(EFAULT)?),
+        if native && iocb.is_noop() {
+            return self.do_nothing(iocb, slot);
+        }
+        let (fd, is_fixed) = (iocb.fd(), native && iocb.is_file_fixed());
+        match &mut self.file {
+            Some(file) if file.is(fd, is_fixed) => (),
+            other => *other = Some(Named::new(self.user, fd, is_fixed, given.left)?),
+        }
+        let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
+        let buffer = match native {
+            true => iocb.fixed_buffer()?,
+            false => None,
+        };
+        let buffer = match buffer {
+            Some(index) => Some(self.user.registered.buffers.get(index).ok_or(EFAULT)?),
             None => None,
         };
-        let (file, identity, data) = (file.take()?, identity.clone(), args.data);
-        let request = Prepared::new(slot, file, buffer, eventfd, identity, data, data)?;
+        if !native {
+            Iocb::write_key(given.obj as usize)?;
+        }
+        let args = iocb.decode(native)?;
+        let request = Prepared::new(Parts {
+            slot,
+            file: Named::take(&mut self.file, given.left)?,
+            buffer,
+            eventfd,
+            identity: self.identity.clone(),
+            obj: given.obj,
+            data: args.data,
+        })?;
         ops::start(request, &args)
+    }
+
+    /// The event of one without a file that does nothing.
+    fn do_nothing(&mut self, iocb: &Iocb, slot: Slot) -> Result<bool> {
+        let args = iocb.decode(true)?;
+        let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
+        let event = ops::noop(args.data, &args)?;
+        self.batch
+            .get_or_insert_with(|| Batch::new(&slot))
+            .post(slot, &event, eventfd);
+        Ok(false)
     }
 }

@@ -4,7 +4,10 @@
 //! at once; each then goes to the room of its operation. No lock is held.
 
 use super::{
-    native::Native,
+    starter::{
+        Given,
+        Starter, //
+    },
     Kioctx,
     User, //
 };
@@ -15,16 +18,10 @@ use crate::{
     },
     kernel_ext::{
         eventfd::EventFd,
-        file_io,
         identity::Identity,
         percpu_ref::PercpuRef,
         plug,
         user, //
-    },
-    ops,
-    request::{
-        FileRef,
-        Prepared, //
     },
     ring::Event,
     stats::Counter,
@@ -179,26 +176,40 @@ impl User {
         } else {
             Some(Arc::new(Identity::current(), GFP_KERNEL_ACCOUNT)?)
         };
-        let mut slots = Slots::claim(self, nr);
-        let mut native = Native::new(self, iocbs);
-        let mut all = |native: &mut Option<Native<'_>>| match native {
-            Some(native) => each(nr, |i| {
+        let slots = Slots::claim(self, nr);
+        let native = !matches!(iocbs, Iocbs::Pointers { .. });
+        let mut starter = Starter::new(self, slots, identity, native);
+        let all = |starter: &mut Starter<'_>| match iocbs {
+            Iocbs::Pointers { at, compat } => {
+                let word = if compat { 4 } else { mem::size_of::<usize>() };
+                each(nr, |i| {
+                    let at = at.wrapping_add((i as usize).wrapping_mul(word));
+                    let addr = user::read_word(at, compat)?;
+                    starter.start(&Given {
+                        iocb: user::read(addr)?,
+                        obj: addr as u64,
+                        next: None,
+                        left: nr - i - 1,
+                    })
+                })
+            }
+            _ => each(nr, |i| {
                 let (iocb, next) = self.read(iocbs, i)?;
                 let left = nr - i - 1;
-                let next = if left == 0 { Some(u64::MAX) } else { next };
-                native.start(&mut slots, &identity, &iocb, next, left)
+                starter.start(&Given {
+                    obj: iocb.data(),
+                    iocb,
+                    next: if left == 0 { Some(u64::MAX) } else { next },
+                    left,
+                })
             }),
-            None => each(nr, |i| self.submit_one(iocbs, i, &mut slots, &identity)),
         };
         let (taken, queued, end) = if nr >= PLUG_FROM {
-            plug::plugged(&mut native, all, |native, send| match native {
-                Some(native) => native.send(send),
-                None => send(),
-            })
+            plug::plugged(&mut starter, all, Starter::send)
         } else {
-            all(&mut native)
+            all(&mut starter)
         };
-        drop(native);
+        drop(starter);
         Counter::Submitted.add(taken.into());
         Counter::Queued.add(queued.into());
         self.note_death();
@@ -212,6 +223,20 @@ impl User {
                 }
             }
             Ok(()) => Ok(taken),
+        }
+    }
+
+    /// Reads one of a call's requests, if they are such as kernel AIO doesn't have, and where the next one may
+    /// begin in its file, if that is to be had.
+    #[inline(always)]
+    fn read(&self, iocbs: Iocbs, i: u32) -> Result<(Iocb, Option<u64>)> {
+        match iocbs {
+            Iocbs::Shared(first) => self.submission.read(first, i),
+            Iocbs::Array(array) => {
+                let at = array.wrapping_add((i as usize).wrapping_mul(mem::size_of::<Iocb>()));
+                Ok((user::read(at)?, None))
+            }
+            Iocbs::Pointers { .. } => Err(EINVAL),
         }
     }
 }
@@ -228,46 +253,4 @@ fn each(nr: u32, mut start: impl FnMut(u32) -> Result<bool>) -> (u32, u32, Resul
         }
     }
     (nr, queued, Ok(()))
-}
-
-impl User {
-    /// Reads one of a call's requests, if they are such as kernel AIO doesn't have, and where the next one may
-    /// begin in its file, if that is to be had.
-    #[inline(always)]
-    fn read(&self, iocbs: Iocbs, i: u32) -> Result<(Iocb, Option<u64>)> {
-        match iocbs {
-            Iocbs::Shared(first) => self.submission.read(first, i),
-            Iocbs::Array(array) => {
-                let at = array.wrapping_add((i as usize).wrapping_mul(mem::size_of::<Iocb>()));
-                Ok((user::read(at)?, None))
-            }
-            Iocbs::Pointers { .. } => Err(EINVAL),
-        }
-    }
-
-    /// Starts one that kernel AIO has; true if the file goes on with it by itself. The order of the checks is
-    /// that of kernel AIO, which decides the error when several apply.
-    fn submit_one(
-        &self,
-        iocbs: Iocbs,
-        i: u32,
-        slots: &mut Slots,
-        identity: &Option<Arc<Identity>>,
-    ) -> Result<bool> {
-        let Iocbs::Pointers { at, compat } = iocbs else {
-            return Err(EINVAL);
-        };
-        let word = if compat { 4 } else { mem::size_of::<usize>() };
-        let addr = user::read_word(at.wrapping_add((i as usize).wrapping_mul(word)), compat)?;
-        let iocb: Iocb = user::read(addr)?;
-        iocb.check(false)?;
-        let slot = slots.next().ok_or(EAGAIN)?;
-        let file = FileRef::Own(file_io::get(iocb.fd())?);
-        let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
-        Iocb::write_key(addr)?;
-        let args = iocb.decode(false)?;
-        let (identity, obj) = (identity.clone(), addr as u64);
-        let request = Prepared::new(slot, file, None, eventfd, identity, obj, args.data)?;
-        ops::start(request, &args)
-    }
 }

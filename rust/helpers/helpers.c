@@ -102,6 +102,11 @@ void raio_enable_faults(void)
 	pagefault_enable();
 }
 
+bool raio_access_ok(const void __user *addr, size_t len)
+{
+	return access_ok(addr, len);
+}
+
 bool raio_put_user_u32(u32 value, u32 __user *to)
 {
 	return !should_fail_usercopy() && !put_user(value, to);
@@ -316,6 +321,38 @@ void raio_uncharge_locked(struct mm_struct *mm, struct user_struct *user, unsign
 bool raio_page_follows(struct page *page, struct page *next)
 {
 	return page + 1 == next && page_folio(page) == page_folio(next);
+}
+
+static struct folio *vec_folio(const struct bio_vec *vec)
+{
+	return page_folio(vec->bv_page);
+}
+
+bool raio_vec_is_dirty(const struct bio_vec *vec)
+{
+	return folio_test_dirty(vec_folio(vec));
+}
+
+/* Marks it dirty unless somebody has it locked. */
+void raio_vec_try_dirty(const struct bio_vec *vec)
+{
+	struct folio *folio = vec_folio(vec);
+
+	if (!folio_test_dirty(folio) && folio_trylock(folio)) {
+		folio_mark_dirty(folio);
+		folio_unlock(folio);
+	}
+}
+
+void raio_vec_dirty(const struct bio_vec *vec)
+{
+	folio_mark_dirty_lock(vec_folio(vec));
+}
+
+/* Releases a part of one folio whose pages were pinned one by one. */
+void raio_vec_unpin(const struct bio_vec *vec)
+{
+	unpin_user_folio(vec_folio(vec), DIV_ROUND_UP(vec->bv_offset + vec->bv_len, PAGE_SIZE));
 }
 
 /* @index, which is less than @size, also for a processor that runs ahead. */
@@ -636,6 +673,11 @@ struct block_device *raio_direct_bdev(struct file *file)
 		return NULL;
 	bdev = I_BDEV(inode);
 	return queue_is_mq(bdev_get_queue(bdev)) ? bdev : NULL;
+}
+
+unsigned int raio_bdev_memory_mask(struct block_device *bdev)
+{
+	return bdev_dma_alignment(bdev);
 }
 
 bool raio_bdev_sorts(struct block_device *bdev)

@@ -58,6 +58,7 @@ void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n);
 bool raio_get_user_words(u64 *to, const u64 __user *from, unsigned int n);
 void raio_disable_faults(void);
 void raio_enable_faults(void);
+bool raio_access_ok(const void __user *addr, size_t len);
 bool raio_put_user_u32(u32 value, u32 __user *to);
 
 struct workqueue_struct *raio_alloc_workqueue(const char *name, bool reclaim);
@@ -90,6 +91,10 @@ void raio_uncharge_mm(void *memcg, void *saved);
 struct user_struct *raio_charge_locked(struct mm_struct *mm, unsigned long pages);
 void raio_uncharge_locked(struct mm_struct *mm, struct user_struct *user, unsigned long pages);
 bool raio_page_follows(struct page *page, struct page *next);
+bool raio_vec_is_dirty(const struct bio_vec *vec);
+void raio_vec_try_dirty(const struct bio_vec *vec);
+void raio_vec_dirty(const struct bio_vec *vec);
+void raio_vec_unpin(const struct bio_vec *vec);
 size_t raio_array_index(size_t index, size_t size);
 bool raio_mmget(struct mm_struct *mm);
 const struct cred *raio_override_creds(const struct cred *cred);
@@ -139,6 +144,7 @@ void raio_iov_iter_bvec(struct iov_iter *iter, int rw, const struct bio_vec *vec
 			unsigned long nr, size_t offset, size_t len);
 void raio_iov_iter_copy(struct iov_iter *to, const struct iov_iter *from, size_t skip);
 struct block_device *raio_direct_bdev(struct file *file);
+unsigned int raio_bdev_memory_mask(struct block_device *bdev);
 bool raio_bdev_sorts(struct block_device *bdev);
 bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos, size_t len,
 		      bool write);

@@ -43,6 +43,14 @@ impl Device {
         unsafe { bindings::raio_direct_fits(self.0.as_ptr(), file.as_ptr(), pos, len, write) }
     }
 
+    /// Can it be given memory that is pinned for the transfer, `len` bytes at `addr` of the caller?
+    #[inline]
+    pub(crate) fn takes_memory(self, addr: usize, len: usize) -> bool {
+        // SAFETY: It is there.
+        let mask = unsafe { bindings::raio_bdev_memory_mask(self.0.as_ptr()) };
+        (addr | len) & mask as usize == 0
+    }
+
     /// Notes that the caller reads or writes, as its file does before each transfer.
     pub(crate) fn note(file: &File, dir: Direction) -> Result {
         // SAFETY: A live file.
@@ -66,6 +74,19 @@ impl Device {
         // SAFETY: It is there.
         unsafe { (*self.0.as_ptr()).bd_dev }
     }
+}
+
+/// What a bio is about: `len` bytes of the memory at `place`, to or from `pos`.
+pub(crate) struct Contents {
+    pub(crate) place: Place,
+    pub(crate) len: usize,
+    pub(crate) pos: i64,
+    pub(crate) dir: Direction,
+    pub(crate) ioprio: u16,
+    /// How long what is written will live, as `fcntl(2)` has it.
+    pub(crate) hint: u8,
+    /// It is known that the block layer needn't look for one that it could be merged with.
+    pub(crate) alone: bool,
 }
 
 /// How a transfer has ended.
@@ -103,29 +124,19 @@ impl Bio {
         Self(Opaque::uninit())
     }
 
-    /// Sends it: `len` bytes of the memory at `place`, to or from `pos`, without waiting for anything. If it
-    /// is known to be `alone`, the block layer doesn't look for one that it could be merged with.
+    /// Sends it, without waiting for anything.
     ///
     /// # Safety
     ///
     /// `this` must be alive and not in use, and stay where it is until [`HasBio::ended`] is called; so must
     /// the memory, and a file of the device that [`Device::takes`] has said yes to for the same transfer.
     #[inline(always)]
-    pub(crate) unsafe fn send<T: HasBio>(
-        this: NonNull<T>,
-        device: Device,
-        place: Place,
-        len: usize,
-        pos: i64,
-        dir: Direction,
-        (ioprio, hint): (u16, u8),
-        alone: bool,
-    ) {
-        let mut op = match dir {
+    pub(crate) unsafe fn send<T: HasBio>(this: NonNull<T>, device: Device, what: Contents) {
+        let mut op = match what.dir {
             Direction::Read => bindings::RAIO_DIRECT_READ,
             Direction::Write => bindings::RAIO_DIRECT_WRITE,
         };
-        if alone {
+        if what.alone {
             op |= bindings::RAIO_NOMERGE;
         }
         // SAFETY: The field at `OFFSET`, which is ours until it is submitted.
@@ -134,15 +145,15 @@ impl Bio {
             bindings::bio_init(bio, device.0.as_ptr(), null_mut(), 0, op);
             // The parts aren't its own.
             (*bio).bi_flags = bindings::RAIO_BIO_CLONED;
-            (*bio).bi_io_vec = place.vecs.cast_mut();
-            (*bio).bi_iter.bi_offset = place.offset as ffi::c_uint;
-            (*bio).bi_iter.bi_size = len as ffi::c_uint;
-            (*bio).bi_iter.bi_sector = pos as u64 >> bindings::SECTOR_SHIFT;
-            (*bio).bi_ioprio = ioprio;
-            (*bio).bi_write_hint = hint;
+            (*bio).bi_io_vec = what.place.vecs.cast_mut();
+            (*bio).bi_iter.bi_offset = what.place.offset as ffi::c_uint;
+            (*bio).bi_iter.bi_size = what.len as ffi::c_uint;
+            (*bio).bi_iter.bi_sector = what.pos as u64 >> bindings::SECTOR_SHIFT;
+            (*bio).bi_ioprio = what.ioprio;
+            (*bio).bi_write_hint = what.hint;
             (*bio).bi_end_io = Some(ended::<T>);
-            if dir == Direction::Write {
-                bindings::raio_account_write(len);
+            if what.dir == Direction::Write {
+                bindings::raio_account_write(what.len);
             }
             bindings::submit_bio(bio);
         }

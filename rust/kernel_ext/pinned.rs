@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory of a process that is kept where it is, for as long as somebody wants, in the form in which
-//! files and block devices take it.
+//! Memory of a process that is kept where it is, for one transfer or for as long as somebody wants, in the
+//! form in which files and block devices take it.
 //!
 //! C headers: `include/linux/mm.h`, `include/linux/bvec.h`.
 //!
-//! What is locked is charged to the user, under `RLIMIT_MEMLOCK`, and to the address space. Pages that
-//! lie beside each other in one folio are one part: a huge page is kept whole.
+//! What is locked for longer is charged to the user, under `RLIMIT_MEMLOCK`, and to the address space. Pages
+//! that lie beside each other in one folio are one part: a huge page is kept whole.
 
-use super::mm;
+use super::{
+    file_io::Direction,
+    mm, //
+};
 use crate::bindings;
-use core::ptr;
+use core::{
+    mem::MaybeUninit,
+    ptr, //
+};
 use kernel::{
     error::from_err_ptr,
     ffi,
@@ -202,5 +208,179 @@ impl PinnedBuffer {
             nr: vecs.len(),
             offset: from - before,
         })
+    }
+}
+
+/// Most pages that are pinned for one transfer.
+const TRANSFER_PAGES: usize = 33;
+
+/// And the parts that they are.
+const TRANSFER_PARTS: usize = 4;
+
+/// Memory that is pinned for one transfer.
+///
+/// # Invariants
+///
+/// The first `nr` of `vecs` are initialised, and what they say is pinned by us. If it `is_read`, it was
+/// pinned to be written to.
+pub(crate) struct TransferPins {
+    vecs: [MaybeUninit<bindings::bio_vec>; TRANSFER_PARTS],
+    nr: usize,
+    is_read: bool,
+}
+
+impl TransferPins {
+    /// No memory.
+    pub(crate) const fn new() -> Self {
+        // INVARIANT: None is initialised.
+        Self {
+            vecs: [MaybeUninit::uninit(); TRANSFER_PARTS],
+            nr: 0,
+            is_read: false,
+        }
+    }
+
+    /// Pins `len` bytes at `addr` of the current process, which is less than fits into a page more than 32. None
+    /// may be pinned yet. [`None`] if they can't be had, or are too many parts; then nothing is pinned.
+    #[inline]
+    pub(crate) fn pin(&mut self, addr: usize, len: usize, dir: Direction) -> Option<Place> {
+        let offset = addr & !PAGE_MASK;
+        let pages = offset.checked_add(len)?.div_ceil(PAGE_SIZE);
+        if pages > TRANSFER_PAGES || len == 0 {
+            return None;
+        }
+        let mut pins = [const { MaybeUninit::<*mut bindings::page>::uninit() }; TRANSFER_PAGES];
+        let flags = match dir {
+            Direction::Read => bindings::FOLL_WRITE,
+            Direction::Write => 0,
+        };
+        // SAFETY: There is room for so many. What is wrong with the address is found.
+        let got = unsafe {
+            bindings::pin_user_pages_fast(
+                addr & PAGE_MASK,
+                pages as ffi::c_int,
+                flags,
+                pins.as_mut_ptr().cast(),
+            )
+        };
+        let got = usize::try_from(got).unwrap_or(0);
+        self.is_read = dir == Direction::Read;
+        let mut left = len;
+        let mut at = offset;
+        let mut last: *mut bindings::page = ptr::null_mut();
+        for pin in pins.iter().take(got) {
+            // SAFETY: So many were written.
+            let page = unsafe { pin.assume_init() };
+            let bytes = (PAGE_SIZE - at).min(left);
+            if !self.add(last, page, at, bytes) {
+                break;
+            }
+            left -= bytes;
+            at = 0;
+            last = page;
+        }
+        if left > 0 {
+            self.give_up(&mut pins, got);
+            return None;
+        }
+        Some(Place {
+            vecs: self.vecs.as_ptr().cast(),
+            nr: self.nr,
+            offset: 0,
+        })
+    }
+
+    /// Adds so many bytes of a page behind `last`, which is null at first. False if there is no room.
+    #[inline(always)]
+    fn add(
+        &mut self,
+        last: *mut bindings::page,
+        page: *mut bindings::page,
+        at: usize,
+        bytes: usize,
+    ) -> bool {
+        // SAFETY: Both are pinned.
+        if !last.is_null() && unsafe { bindings::raio_page_follows(last, page) } {
+            if let Some(vec) = self.nr.checked_sub(1).and_then(|n| self.vecs.get_mut(n)) {
+                // SAFETY: By the type invariant.
+                unsafe { vec.assume_init_mut() }.bv_len += bytes as u32;
+                return true;
+            }
+        }
+        let Some(vec) = self.vecs.get_mut(self.nr) else {
+            return false;
+        };
+        // INVARIANT: The caller has pinned it.
+        vec.write(bindings::bio_vec {
+            bv_page: page,
+            bv_len: bytes as u32,
+            bv_offset: at as u32,
+        });
+        self.nr += 1;
+        true
+    }
+
+    #[cold]
+    fn give_up(
+        &mut self,
+        pins: &mut [MaybeUninit<*mut bindings::page>; TRANSFER_PAGES],
+        got: usize,
+    ) {
+        // INVARIANT: What was added is released here.
+        self.nr = 0;
+        // SAFETY: So many were written, and each is a page that was pinned.
+        unsafe { bindings::unpin_user_pages(pins.as_mut_ptr().cast(), got) }
+    }
+
+    fn vecs(&self) -> &[bindings::bio_vec] {
+        // SAFETY: So many are initialised, by the type invariant.
+        unsafe { core::slice::from_raw_parts(self.vecs.as_ptr().cast(), self.nr) }
+    }
+
+    /// Says that what is read into is dirty, where that is to be had without waiting.
+    #[inline]
+    pub(crate) fn dirty(&self) {
+        if self.is_read {
+            for vec in self.vecs() {
+                // SAFETY: It is pinned.
+                unsafe { bindings::raio_vec_try_dirty(vec) };
+            }
+        }
+    }
+
+    /// Releases it, in any context; false if that has to wait, for what was read isn't known to be dirty any more:
+    /// then it has to be [released](Self::release) in process context.
+    #[inline]
+    pub(crate) fn try_release(&mut self) -> bool {
+        if self.is_read {
+            // SAFETY: It is pinned.
+            let dirty = |vec| unsafe { bindings::raio_vec_is_dirty(vec) };
+            if !self.vecs().iter().all(|vec| dirty(vec)) {
+                return false;
+            }
+        }
+        self.unpin();
+        true
+    }
+
+    /// Releases it. Sleeps.
+    pub(crate) fn release(&mut self) {
+        if self.is_read {
+            for vec in self.vecs() {
+                // SAFETY: It is pinned.
+                unsafe { bindings::raio_vec_dirty(vec) };
+            }
+        }
+        self.unpin();
+    }
+
+    #[inline]
+    fn unpin(&mut self) {
+        for vec in self.vecs() {
+            // SAFETY: It is pinned, and no longer used.
+            unsafe { bindings::raio_vec_unpin(vec) };
+        }
+        // INVARIANT: Nothing is.
+        self.nr = 0;
     }
 }

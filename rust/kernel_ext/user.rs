@@ -20,6 +20,13 @@ pub(crate) fn address(addr: u64) -> Result<usize> {
     usize::try_from(addr).map_err(|_| EFAULT)
 }
 
+/// Could the caller have memory there?
+#[inline]
+pub(crate) fn is_memory(addr: usize, len: usize) -> bool {
+    // SAFETY: The address isn't followed.
+    unsafe { bindings::raio_access_ok(addr as *const ffi::c_void, len) }
+}
+
 /// Reads a `T` from `addr`.
 pub(crate) fn read<T: FromBytes>(addr: usize) -> Result<T> {
     if size_of::<T>() % size_of::<u64>() == 0 && align_of::<T>() == align_of::<u64>() {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Requests on the direct path: transfers between a registered buffer and a block device whose file would
-//! do no more than send one bio, which is sent from here. No method is called, nothing is allocated, and
-//! nothing is counted but per processor.
+//! Requests on the direct path: transfers between memory and a block device whose file would do no more
+//! than send one bio, which is sent from here. No method is called and nothing is allocated; and if memory
+//! and file are registered, nothing is counted but per processor. Memory that isn't is pinned until the
+//! transfer has ended.
 //!
 //! Each context has places for them, made as they are first needed, as many as can be in flight, and used
 //! again and again. A bio that would have to wait, as for a request of the device, comes back at once: then
-//! it becomes an ordinary [request](super) and goes to a worker.
+//! it becomes an ordinary [request](super) and goes to a worker. A worker also releases memory that was read
+//! into and isn't known to be dirty any more, before there is an event.
 //!
 //! # What ends while it is submitted
 //!
@@ -22,6 +24,7 @@
 
 use super::{
     FileRef,
+    Parts,
     Prepared, //
 };
 use crate::{
@@ -33,6 +36,7 @@ use crate::{
     kernel_ext::{
         bio::{
             Bio,
+            Contents,
             Device,
             HasBio,
             Outcome, //
@@ -44,7 +48,10 @@ use crate::{
             UserBuffer, //
         },
         identity::Identity,
-        pinned::Place,
+        pinned::{
+            Place,
+            TransferPins, //
+        },
         task,
         work::{
             self,
@@ -90,7 +97,10 @@ use kernel::{
 /// So many places are made at once.
 const CHUNK: usize = 32;
 
-const AGAIN: u64 = 0;
+const LATER: u64 = 0;
+
+/// No result yet: it would have had to wait.
+const WOULD_WAIT: i64 = i64::MIN;
 
 /// A word that one writes and others look at, without any order. Not an `Atomic`: each access of one is a call,
 /// which is much where all else is inline.
@@ -128,8 +138,11 @@ pub(crate) struct Direct {
     /// The number of its device while it is in flight, 0 otherwise; and its name. For who asks what there is,
     /// at some moment.
     flying: Shown<u32>,
-    data: Shown<u64>,
+    obj: Shown<u64>,
+    data: Cell<u64>,
     result: Cell<i64>,
+    /// What isn't registered of its memory.
+    pins: UnsafeCell<TransferPins>,
     flight: UnsafeCell<MaybeUninit<Flight>>,
     work: Work,
 }
@@ -137,11 +150,12 @@ pub(crate) struct Direct {
 // SAFETY: Whoever has it may be any thread.
 unsafe impl Send for Direct {}
 
-/// What a request takes along: `len` bytes of `buffer` at `addr`, to or from `pos` of `file`.
+/// What a request takes along: `len` bytes at `addr`, in `buffer` if that is registered, to or from `pos` of
+/// `file`.
 pub(crate) struct Flight {
     pub(crate) slot: Slot,
     pub(crate) file: FileRef,
-    pub(crate) buffer: Buffer,
+    pub(crate) buffer: Option<Buffer>,
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) addr: usize,
     pub(crate) len: usize,
@@ -164,30 +178,23 @@ unsafe impl HasBio for Direct {
                 pool.collected(this);
                 return;
             }
-            match Self::outcome(this) {
-                Some(result) => {
-                    (*this.as_ptr()).result.set(result);
-                    let flight = Self::end(this);
-                    let event = Self::event(this);
-                    let slot = flight.slot;
-                    drop((flight.file, flight.buffer, flight.identity));
-                    pool.push(this);
-                    slot.post(&event, None);
-                }
+            if Self::has_ended(this) && Self::pins(this).try_release() {
+                Self::post(this);
+            } else {
                 // Not here, for it may have to sleep.
-                None => work::queue::<Self, AGAIN>(this, &Self::ctx(this).engine().workers),
+                work::queue::<Self, LATER>(this, &Self::ctx(this).engine().workers);
             }
         }
     }
 }
 
 // SAFETY: The offset of a field of that type.
-unsafe impl HasWork<AGAIN> for Direct {
+unsafe impl HasWork<LATER> for Direct {
     const OFFSET: usize = offset_of!(Self, work);
 
     unsafe fn run(this: NonNull<Self>) {
         // SAFETY: It was handed over.
-        unsafe { Self::again(this) }
+        unsafe { Self::go_on(this) }
     }
 }
 
@@ -197,8 +204,10 @@ impl Direct {
             bio: Bio::new(),
             next: Cell::new(null_mut()),
             flying: Shown::new(0),
-            data: Shown::new(0),
+            obj: Shown::new(0),
+            data: Cell::new(0),
             result: Cell::new(0),
+            pins: UnsafeCell::new(TransferPins::new()),
             flight: UnsafeCell::new(MaybeUninit::uninit()),
             work: Work::new(),
         }
@@ -228,7 +237,7 @@ impl Direct {
         this: NonNull<Self>,
         device: Device,
         place: Place,
-        data: u64,
+        (obj, data): (u64, u64),
         alone: bool,
         flight: Flight,
     ) {
@@ -240,30 +249,69 @@ impl Direct {
         // SAFETY: It is ours. What it takes along keeps the memory and the device.
         unsafe {
             let direct = &*this.as_ptr();
+            direct.obj.set(obj);
             direct.data.set(data);
             direct.flying.set(device.number());
             // INVARIANT: Here its flight begins.
             (*direct.flight.get()).write(flight);
-            Bio::send(this, device, place, len, pos, dir, (ioprio, hint), alone);
+            let what = Contents {
+                place,
+                len,
+                pos,
+                dir,
+                ioprio,
+                hint,
+                alone,
+            };
+            Bio::send(this, device, what);
         }
     }
 
-    /// Its result; [`None`] if it would have had to wait.
+    /// Decides its result; false if it would have had to wait.
     ///
     /// # Safety
     ///
     /// It must be the caller's, after its bio has ended, for the first time.
     #[inline]
-    unsafe fn outcome(this: NonNull<Self>) -> Option<i64> {
+    unsafe fn has_ended(this: NonNull<Self>) -> bool {
         // SAFETY: As the caller says, so it has a flight.
         unsafe {
-            match (*this.as_ptr()).bio.outcome() {
-                Outcome::Done => {
-                    Some((*(*this.as_ptr()).flight.get()).assume_init_ref().len as i64)
-                }
-                Outcome::WouldWait => None,
-                Outcome::Failed(e) => Some(e.to_errno().into()),
-            }
+            let direct = &*this.as_ptr();
+            let result = match direct.bio.outcome() {
+                Outcome::Done => (*direct.flight.get()).assume_init_ref().len as i64,
+                Outcome::Failed(e) => e.to_errno().into(),
+                Outcome::WouldWait => WOULD_WAIT,
+            };
+            direct.result.set(result);
+            result != WOULD_WAIT
+        }
+    }
+
+    /// What is pinned for it.
+    ///
+    /// # Safety
+    ///
+    /// It must be the caller's, and the result not be used when it isn't any more.
+    #[inline]
+    unsafe fn pins<'a>(this: NonNull<Self>) -> &'a mut TransferPins {
+        // SAFETY: As the caller says.
+        unsafe { &mut *(*this.as_ptr()).pins.get() }
+    }
+
+    /// Ends it, when nothing is pinned any more, and posts its event.
+    ///
+    /// # Safety
+    ///
+    /// It must be the caller's, and have a result.
+    unsafe fn post(this: NonNull<Self>) {
+        // SAFETY: As the caller says. The slot keeps the context, and with that the pool.
+        unsafe {
+            let flight = Self::end(this);
+            let event = Self::event(this);
+            let slot = flight.slot;
+            drop((flight.file, flight.buffer, flight.identity));
+            slot.ctx().direct().push(this);
+            slot.post(&event, None);
         }
     }
 
@@ -314,12 +362,29 @@ impl Direct {
     unsafe fn event(this: NonNull<Self>) -> Event {
         // SAFETY: As the caller says.
         let direct = unsafe { &*this.as_ptr() };
-        let data = direct.data.get();
         Event {
-            data,
-            obj: data,
+            data: direct.data.get(),
+            obj: direct.obj.get(),
             res: direct.result.get(),
             res2: 0,
+        }
+    }
+
+    /// Goes on with what ended where nobody may sleep, in process context.
+    ///
+    /// # Safety
+    ///
+    /// It must be the caller's, after [`Self::has_ended`].
+    #[cold]
+    unsafe fn go_on(this: NonNull<Self>) {
+        // SAFETY: As the caller says.
+        unsafe {
+            Self::pins(this).release();
+            if (*this.as_ptr()).result.get() == WOULD_WAIT {
+                Self::again(this);
+            } else {
+                Self::post(this);
+            }
         }
     }
 
@@ -328,8 +393,7 @@ impl Direct {
     ///
     /// # Safety
     ///
-    /// It must be the caller's, after its bio has ended.
-    #[cold]
+    /// It must be the caller's, after its bio has ended, with nothing pinned.
     unsafe fn again(this: NonNull<Self>) {
         // SAFETY: As the caller says.
         unsafe {
@@ -337,7 +401,6 @@ impl Direct {
             let memory = ctx.engine().requests.alloc();
             (*this.as_ptr()).result.set(ENOMEM.to_errno().into());
             let event = Self::event(this);
-            let data = event.data;
             let flight = Self::end(this);
             ctx.direct().push(this);
             let Ok(memory) = memory else {
@@ -354,9 +417,24 @@ impl Direct {
                 dir,
                 ioprio,
             } = flight;
-            let place = buffer.place(addr, len);
-            let mut request =
-                Prepared::in_memory(memory, slot, file, Some(buffer), None, identity, data, data);
+            let memory_of_it = match &buffer {
+                Some(buffer) => buffer
+                    .place(addr, len)
+                    .map(|place| UserBuffer::pinned(place, len, dir)),
+                None => UserBuffer::new(addr, len, dir),
+            };
+            let mut request = Prepared::in_memory(
+                memory,
+                Parts {
+                    slot,
+                    file,
+                    buffer,
+                    eventfd: None,
+                    identity,
+                    obj: event.obj,
+                    data: event.data,
+                },
+            );
             let prepared = request.prepare(&Transfer {
                 dir,
                 pos,
@@ -364,10 +442,10 @@ impl Direct {
                 ioprio: None,
                 eventfd: false,
             });
-            match prepared.and(place) {
-                Ok(place) => {
+            match prepared.and(memory_of_it) {
+                Ok(buffer) => {
                     request.set_ioprio(ioprio);
-                    request.transfer_later(UserBuffer::pinned(place, len, dir), dir, pos);
+                    request.transfer_later(buffer, dir, pos);
                 }
                 Err(e) => request.end(e.to_errno().into()),
             }
@@ -507,10 +585,10 @@ impl Pool {
     }
 
     /// Is one of them of that name? Process context.
-    pub(crate) fn has(&self, data: u64) -> bool {
+    pub(crate) fn has(&self, obj: u64) -> bool {
         let places = self.places.lock();
         let mut all = places.iter().flatten();
-        all.any(|direct| direct.flying.get() != 0 && direct.data.get() == data)
+        all.any(|direct| direct.flying.get() != 0 && direct.obj.get() == obj)
     }
 }
 
@@ -575,14 +653,26 @@ impl<'a> Submitter<'a> {
         self.ioprio
     }
 
-    /// Starts a request of that name, for which there must be a place. `place` must be where the memory of its
-    /// flight is, and `device` that of its file, which takes the transfer; `alone` is as [`Bio::send`] has it.
+    /// Pins the memory of the next request, which isn't registered; [`None`] if it can't be. There must be a place
+    /// for it, and nothing may keep it from being started then.
+    #[inline]
+    pub(crate) fn pin(&mut self, addr: usize, len: usize, dir: Direction) -> Option<Place> {
+        let this = NonNull::new(self.free)?;
+        // SAFETY: It is free, and ours.
+        let pins = unsafe { Direct::pins(this) };
+        let place = pins.pin(addr, len, dir)?;
+        pins.dirty();
+        Some(place)
+    }
+
+    /// Starts a request of that name, and those data, for which there must be a place. `place` must be where the memory of its
+    /// flight is, and `device` that of its file, which takes the transfer; `alone` is as [`Contents`] has it.
     #[inline(always)]
     pub(crate) fn start(
         &mut self,
         device: Device,
         place: Place,
-        data: u64,
+        name: (u64, u64),
         alone: bool,
         flight: Flight,
     ) {
@@ -594,7 +684,7 @@ impl<'a> Submitter<'a> {
         self.started += 1;
         self.collects_now(true);
         // SAFETY: It was free, and is ours.
-        unsafe { Direct::start(this, device, place, data, alone, flight) };
+        unsafe { Direct::start(this, device, place, name, alone, flight) };
         self.collects_now(false);
     }
 
@@ -612,22 +702,19 @@ impl<'a> Submitter<'a> {
             // SAFETY: It is ours, and its bio has ended.
             unsafe {
                 next = this.as_ref().next.get();
-                match Direct::outcome(this) {
-                    Some(result) => {
-                        (*this.as_ptr()).result.set(result);
-                        Direct::end_in(this, &mut files);
-                        n += 1;
-                        match NonNull::new(last) {
-                            Some(last) => last.as_ref().next.set(this.as_ptr()),
-                            None => ended = this.as_ptr(),
-                        }
-                        last = this.as_ptr();
-                    }
-                    None => {
-                        this.as_ref().next.set(waits);
-                        waits = this.as_ptr();
-                    }
+                // What can be released of the latter is a request that would have had to wait.
+                if !Direct::has_ended(this) || !Direct::pins(this).try_release() {
+                    this.as_ref().next.set(waits);
+                    waits = this.as_ptr();
+                    continue;
                 }
+                Direct::end_in(this, &mut files);
+                n += 1;
+                match NonNull::new(last) {
+                    Some(last) => last.as_ref().next.set(this.as_ptr()),
+                    None => ended = this.as_ptr(),
+                }
+                last = this.as_ptr();
             }
         }
         // Who sees an event may rely on its request no longer using the file.
@@ -652,10 +739,15 @@ impl<'a> Submitter<'a> {
             Counter::Early.add(n as u64);
         }
         while let Some(this) = NonNull::new(waits) {
-            // SAFETY: As above; we may sleep.
+            // SAFETY: As above.
             unsafe {
                 waits = this.as_ref().next.get();
-                Direct::again(this);
+                if Direct::pins(this).try_release() {
+                    Direct::again(this);
+                } else {
+                    // Not here, for who submits doesn't sleep.
+                    work::queue::<Direct, LATER>(this, &self.ctx.engine().workers);
+                }
             }
         }
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The direct path: a transfer between a registered buffer and a block device that
- * is open for direct I/O, which is sent without asking the file. It is taken when
- * it can be, with all that the file would check, and not otherwise; and its
- * requests end as others do.
+ * The direct path: a transfer between memory, in a registered buffer or not, and a
+ * block device that is open for direct I/O, which is sent without asking the file. It
+ * is taken when it can be, with all that the file would check, and not otherwise; and
+ * its requests end as others do.
  */
 #include <linux/loop.h>
 
@@ -25,8 +25,27 @@ FIXTURE(direct)
 	struct raio_stats before;
 };
 
+FIXTURE_VARIANT(direct)
+{
+	unsigned int flags;
+};
+
+FIXTURE_VARIANT_ADD(direct, registered)
+{
+	.flags = RAIO_IOCB_FIXED_FILE | RAIO_IOCB_FIXED_BUF,
+};
+
+FIXTURE_VARIANT_ADD(direct, pinned)
+{
+	.flags = RAIO_IOCB_FIXED_FILE,
+};
+
+/* Those of the variant. */
+static unsigned int fixed;
+
 FIXTURE_SETUP(direct)
 {
+	fixed = variant->flags;
 	testdev_begin();
 	native_begin_sized(_metadata, &self->native, NR_EVENTS, NR, NR_BUFFERS, NR_FILES);
 	self->buf = map_pages(SIZE);
@@ -52,8 +71,8 @@ FIXTURE_TEARDOWN(direct)
 static void prep(struct iocb *io, unsigned int i, int opcode, char *buf)
 {
 	native_prep(io, i, opcode, 1, buf + i * PAGE, PAGE, i * PAGE);
-	io->aio_flags = RAIO_IOCB_FIXED_FILE | RAIO_IOCB_FIXED_BUF;
-	io->aio_reserved2 = 1;
+	io->aio_flags = fixed;
+	io->aio_reserved2 = fixed & RAIO_IOCB_FIXED_BUF ? 1 : 0;
 }
 
 #define RESULT(_io) NATIVE_RESULT(&self->native, (_io))
@@ -110,7 +129,7 @@ TEST_F(direct, alone)
 		prep(&io, i, IOCB_CMD_PREAD, self->buf);
 		if (i % 2) {
 			io.aio_fildes = self->fd;
-			io.aio_flags = RAIO_IOCB_FIXED_BUF;
+			io.aio_flags &= ~RAIO_IOCB_FIXED_FILE;
 		}
 		ASSERT_EQ(PAGE, RESULT(&io));
 	}
@@ -558,6 +577,224 @@ TEST_F(direct, resized)
 	close(loop);
 	close(file);
 	close(control);
+}
+
+FIXTURE(memory)
+{
+	struct native native;
+	char *buf;
+	int fd;
+	struct raio_stats before;
+};
+
+FIXTURE_SETUP(memory)
+{
+	testdev_begin();
+	native_begin(_metadata, &self->native, NR_EVENTS, NR);
+	self->buf = map_pages(SIZE);
+	self->fd = testdev_open_direct("b0");
+	pattern_fill(self->buf, SIZE, 0, 1);
+	ASSERT_EQ(SIZE, pwrite(self->fd, self->buf, SIZE, 0));
+	memset(self->buf, 0, SIZE);
+	stats_now(_metadata, &self->before);
+}
+
+FIXTURE_TEARDOWN(memory)
+{
+	testdev_reset();
+	native_end(_metadata, &self->native);
+	close(self->fd);
+}
+
+/* Also of requests as kernel AIO has them, whose iocbs are told so. */
+TEST_F(memory, by_pointers)
+{
+	const aio_context_t ctx = self->native.aio.ctx;
+	struct iocb io[NR], *list[NR];
+	struct io_event ev[NR];
+	unsigned int i;
+
+	for (i = 0; i < NR; i++) {
+		iocb_prep(&io[i], IOCB_CMD_PREAD, self->fd, self->buf + i * PAGE, PAGE, i * PAGE);
+		io[i].aio_data = 1000 + i;
+		io[i].aio_key = 5;
+		list[i] = &io[i];
+	}
+	ASSERT_EQ(NR, raio_submit(self->native.aio.dev, ctx, NR, list));
+	ASSERT_EQ(NR, raio_getevents(self->native.aio.dev, ctx, NR, NR, ev, NULL));
+	for (i = 0; i < NR; i++) {
+		const struct iocb *iocb = (void *)(uintptr_t)ev[i].obj;
+
+		EXPECT_EQ(1000 + (iocb - io), ev[i].data);
+		EXPECT_EQ(PAGE, ev[i].res);
+		EXPECT_EQ(0, iocb->aio_key);
+	}
+	EXPECT_EQ(-1, pattern_check(self->buf, SIZE, 0, 1));
+	EXPECT_MOVED(NR, &self->before, direct);
+}
+
+/* Pages that are pinned, by whomever. */
+static long pinned(struct __test_metadata *_metadata)
+{
+	long acquired = -1, released = -1, n;
+	char line[128];
+	FILE *file;
+
+	/* What processors have to themselves is counted, too. */
+	ASSERT_EQ(0, write_str("/proc/sys/vm/stat_refresh", "1"));
+	file = fopen("/proc/vmstat", "r");
+	ASSERT_NE(NULL, file);
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "nr_foll_pin_acquired %ld", &n) == 1)
+			acquired = n;
+		if (sscanf(line, "nr_foll_pin_released %ld", &n) == 1)
+			released = n;
+	}
+	fclose(file);
+	ASSERT_LE(0, acquired);
+	ASSERT_LE(0, released);
+	return acquired - released;
+}
+
+/* None is left pinned, whatever comes of a request. */
+TEST_F(memory, released)
+{
+	const long before = pinned(_metadata);
+	struct io_event ev;
+	struct iocb io;
+
+	native_prep(&io, 1, IOCB_CMD_PREAD, self->fd, self->buf, 3 * PAGE, 0);
+	EXPECT_EQ(3 * PAGE, RESULT(&io));
+	testdev_cmd("b0 nowait 1");
+	EXPECT_EQ(3 * PAGE, RESULT(&io));
+	EXPECT_MOVED(1, &self->before, punted);
+	/* More than there is. */
+	io.aio_buf = (uintptr_t)map_before_hole(2 * PAGE);
+	EXPECT_EQ(2 * PAGE, RESULT(&io));
+	/* Too many parts. */
+	io.aio_buf = (uintptr_t)self->buf;
+	io.aio_nbytes = SIZE;
+	EXPECT_EQ(SIZE, RESULT(&io));
+	testdev_cmd("b0 mode hang");
+	ASSERT_EQ(1, native_enter(&self->native, 1, &io, 0));
+	testdev_cmd("b0 wait held 1");
+	EXPECT_LT(before, pinned(_metadata));
+	testdev_cmd("b0 fail all %d", EIO);
+	ASSERT_EQ(0, native_enter(&self->native, 0, NULL, 1));
+	ASSERT_EQ(1, ring_reap(self->native.aio.ctx, 1, &ev));
+	EXPECT_EQ(-EIO, ev.res);
+	EXPECT_EQ(before, pinned(_metadata));
+}
+
+/* As long as it isn't too many parts, and where the device can. */
+TEST_F(memory, of_all_lengths)
+{
+	const unsigned int most = 33;
+	struct iocb io;
+	unsigned int n;
+
+	for (n = 1; n <= 40; n++) {
+		memset(self->buf, 0, SIZE);
+		native_prep(&io, n, IOCB_CMD_PREAD, self->fd, self->buf + 512, n * PAGE - 1024, 512);
+		EXPECT_EQ(n * PAGE - 1024, RESULT(&io));
+		EXPECT_EQ(-1, pattern_check(self->buf + 512, n * PAGE - 1024, 512, 1));
+		EXPECT_EQ(-1, filled_check(self->buf, 512, 0));
+		EXPECT_EQ(-1, filled_check(self->buf + n * PAGE - 512, PAGE, 0));
+		io.aio_lio_opcode = IOCB_CMD_PWRITE;
+		EXPECT_EQ(n * PAGE - 1024, RESULT(&io));
+	}
+	/* Four pages are four parts at most. */
+	EXPECT_LE(8, MOVED(&self->before, direct));
+	EXPECT_GE(2 * most, MOVED(&self->before, direct));
+	/* What the device takes, the file decides. */
+	native_prep(&io, 0, IOCB_CMD_PREAD, self->fd, self->buf + 1, PAGE, 0);
+	stats_now(_metadata, &self->before);
+	EXPECT_EQ(-EINVAL, RESULT(&io));
+	EXPECT_MOVED(0, &self->before, direct);
+}
+
+/* What isn't memory, and what may not be written to. */
+TEST_F(memory, bad)
+{
+	struct io_event ev;
+	struct iocb io;
+
+	native_prep(&io, 1, IOCB_CMD_PREAD, self->fd, KERNEL_PTR, PAGE, 0);
+	EXPECT_EQ(-EFAULT, native_enter(&self->native, 1, &io, 0));
+	native_prep(&io, 1, IOCB_CMD_PREAD, self->fd, map_before_hole(0), PAGE, 0);
+	EXPECT_EQ(1, native_enter(&self->native, 1, &io, 1));
+	ASSERT_EQ(1, ring_reap(self->native.aio.ctx, 1, &ev));
+	EXPECT_EQ(-EFAULT, ev.res);
+	ASSERT_EQ(0, mprotect(self->buf, PAGE, PROT_READ));
+	native_prep(&io, 1, IOCB_CMD_PREAD, self->fd, self->buf, PAGE, 0);
+	EXPECT_EQ(-EFAULT, RESULT(&io));
+	EXPECT_MOVED(0, &self->before, direct);
+	io.aio_lio_opcode = IOCB_CMD_PWRITE;
+	EXPECT_EQ(PAGE, RESULT(&io));
+	EXPECT_MOVED(1, &self->before, direct);
+}
+
+/* It is kept until the end, though the process hasn't it any more. */
+TEST_F(memory, unmapped)
+{
+	struct io_event ev;
+	struct iocb io;
+	char *page;
+
+	page = map_pages(PAGE);
+	memset(page, 7, PAGE);
+	testdev_cmd("b0 mode hang");
+	native_prep(&io, 1, IOCB_CMD_PWRITE, self->fd, page, PAGE, 0);
+	ASSERT_EQ(1, native_enter(&self->native, 1, &io, 0));
+	testdev_cmd("b0 wait held 1");
+	ASSERT_EQ(0, munmap(page, PAGE));
+	testdev_cmd("b0 complete all");
+	ASSERT_EQ(0, native_enter(&self->native, 0, NULL, 1));
+	ASSERT_EQ(1, ring_reap(self->native.aio.ctx, 1, &ev));
+	EXPECT_EQ(PAGE, ev.res);
+	testdev_cmd("b0 mode now");
+	ASSERT_EQ(PAGE, pread(self->fd, self->buf, PAGE, 0));
+	EXPECT_EQ(-1, filled_check(self->buf, PAGE, 7));
+}
+
+/*
+ * What is read into a page of a file that was written back meanwhile is written, too, and
+ * before that there is no event.
+ */
+TEST_F(memory, written_back)
+{
+	static const char *const ends[] = { "now", "softirq" };
+	const int fd = temp_file(ext4_dir(), O_RDWR);
+	struct io_event ev;
+	struct iocb io;
+	unsigned int i;
+	char *page;
+
+	ASSERT_EQ(0, ftruncate(fd, PAGE));
+	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, page);
+	for (i = 0; i < ARRAY_SIZE(ends); i++) {
+		memset(page, 1, PAGE);
+		testdev_cmd("b0 mode hang");
+		native_prep(&io, 1, IOCB_CMD_PREAD, self->fd, page, PAGE, i * PAGE);
+		ASSERT_EQ(1, native_enter(&self->native, 1, &io, 0));
+		testdev_cmd("b0 wait held 1");
+		ASSERT_EQ(0, fsync(fd));
+		testdev_cmd("b0 mode %s", ends[i]);
+		testdev_cmd("b0 complete all");
+		ASSERT_EQ(0, native_enter(&self->native, 0, NULL, 1));
+		ASSERT_EQ(1, ring_reap(self->native.aio.ctx, 1, &ev));
+		EXPECT_EQ(PAGE, ev.res);
+		/* It was dirty when the event came, so that this writes it. */
+		ASSERT_EQ(0, fsync(fd));
+		ASSERT_EQ(0, madvise(page, PAGE, MADV_DONTNEED));
+		ASSERT_EQ(0, posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED));
+		ASSERT_EQ(PAGE, pread(fd, self->buf, PAGE, 0));
+		EXPECT_EQ(-1, pattern_check(self->buf, PAGE, i * PAGE, 1));
+	}
+	EXPECT_MOVED(2, &self->before, direct);
+	munmap(page, PAGE);
+	close(fd);
 }
 
 TEST_HARNESS_MAIN
