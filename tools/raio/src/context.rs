@@ -1,90 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A context, its requests in flight, and the buffers it holds for them.
 //!
-//! Relies on [`raw`] for the calls and on [`Ring`] for events that are there
-//! already. Each request in flight has an entry in a slab; its key travels
+//! Relies on [`Calls`] and on [`Ring`] for events that are there already. Each request in flight has an entry in a slab; its key travels
 //! through the kernel as `aio_data`.
 
-use crate::{raw, ring::Ring, sys::*, Buffer};
+use crate::{calls::Calls, ring::Ring, sys::*, Buffer, Completion, Request};
 use slab::Slab;
 use std::{
     fmt, io, mem,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     ptr,
     sync::Arc,
     time::Duration,
 };
 
-/// A read or a write that has not been started.
-#[derive(Debug)]
-pub struct Request<'fd> {
-    fd: BorrowedFd<'fd>,
-    opcode: u16,
-    offset: u64,
-    user_data: u64,
-    buffer: Buffer,
-    eventfd: Option<BorrowedFd<'fd>>,
-}
-
-impl<'fd> Request<'fd> {
-    fn new(fd: &'fd impl AsFd, opcode: u32, buffer: Buffer, offset: u64, user_data: u64) -> Self {
-        Self {
-            fd: fd.as_fd(),
-            opcode: opcode as u16,
-            offset,
-            user_data,
-            buffer,
-            eventfd: None,
-        }
-    }
-
-    /// Has the eventfd(2) `eventfd` count the completion, when it can be
-    /// reaped.
-    pub fn counted_by(mut self, eventfd: &'fd impl AsFd) -> Self {
-        self.eventfd = Some(eventfd.as_fd());
-        self
-    }
-
-    /// Reads into the whole of `buffer` from `offset` in the file.
-    /// `user_data` comes back with the completion.
-    pub fn read(fd: &'fd impl AsFd, buffer: Buffer, offset: u64, user_data: u64) -> Self {
-        Self::new(fd, IOCB_CMD_PREAD, buffer, offset, user_data)
-    }
-
-    /// Writes the whole of `buffer` to `offset` in the file.
-    /// `user_data` comes back with the completion.
-    pub fn write(fd: &'fd impl AsFd, buffer: Buffer, offset: u64, user_data: u64) -> Self {
-        Self::new(fd, IOCB_CMD_PWRITE, buffer, offset, user_data)
-    }
-
-    /// Gives the buffer back.
-    pub fn into_buffer(self) -> Buffer {
-        self.buffer
-    }
-}
-
-/// A request that has ended.
-#[derive(Debug)]
-pub struct Completion {
-    /// What was given with the request.
-    pub user_data: u64,
-    /// The buffer of the request.
-    pub buffer: Buffer,
-    /// How many bytes were read or written, or why none.
-    pub result: io::Result<usize>,
-}
-
 struct InFlight {
     user_data: u64,
     buffer: Buffer,
-}
-
-/// Who does the calls: the device, and in tests the kernel's own AIO, which
-/// hosts have that don't have the device.
-enum Calls {
-    Device(Arc<OwnedFd>),
-    #[cfg(test)]
-    Test(tests::Aio),
 }
 
 /// A queue of requests, and of completions.
@@ -282,167 +214,20 @@ impl fmt::Debug for Context {
     }
 }
 
-impl Calls {
-    fn setup(&self, nr_events: u32) -> io::Result<raio_setup> {
-        match self {
-            Self::Device(fd) => {
-                let mut ctx: aio_context_t = 0;
-                let mut arg = raio_setup {
-                    nr_events,
-                    ctxp: &raw mut ctx as usize as u64,
-                    ..Default::default()
-                };
-                // SAFETY: `ctx` is a word of ours.
-                unsafe { raw::setup(fd.as_raw_fd(), &mut arg) }?;
-                Ok(arg)
-            }
-            #[cfg(test)]
-            Self::Test(aio) => aio.setup(nr_events),
-        }
-    }
-
-    fn destroy(&self, ctx: u64) -> io::Result<()> {
-        match self {
-            Self::Device(fd) => {
-                let mut arg = raio_destroy {
-                    ctx,
-                    ..Default::default()
-                };
-                // SAFETY: called last, when nothing is read from the ring.
-                unsafe { raw::destroy(fd.as_raw_fd(), &mut arg) }?;
-                Ok(())
-            }
-            #[cfg(test)]
-            Self::Test(aio) => aio.destroy(ctx),
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As for [`raw::submit`].
-    unsafe fn submit(&self, ctx: u64, iocbs: &[usize]) -> io::Result<usize> {
-        let n = match self {
-            Self::Device(fd) => {
-                let mut arg = raio_submit {
-                    ctx,
-                    nr: iocbs.len() as i64,
-                    iocbs: iocbs.as_ptr() as usize as u64,
-                    ..Default::default()
-                };
-                // SAFETY: the caller's promise.
-                unsafe { raw::submit(fd.as_raw_fd(), &mut arg) }? as usize
-            }
-            #[cfg(test)]
-            Self::Test(aio) => aio.submit(ctx, iocbs)?,
-        };
-        Ok(n.min(iocbs.len()))
-    }
-
-    /// # Safety
-    ///
-    /// There must be room for `nr` events at `events`.
-    unsafe fn getevents(
-        &self,
-        ctx: u64,
-        min_nr: u32,
-        nr: u32,
-        events: *mut io_event,
-        min_wait: Duration,
-        timeout: Option<Duration>,
-    ) -> io::Result<usize> {
-        let timeout = timeout.map(|timeout| __kernel_timespec {
-            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        });
-        let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-        let n = match self {
-            Self::Device(fd) => {
-                let mut arg = raio_getevents {
-                    ctx,
-                    min_nr: min_nr.into(),
-                    nr: nr.into(),
-                    events: events as usize as u64,
-                    timeout: timeout as usize as u64,
-                    min_wait: min_wait.as_nanos().try_into().unwrap_or(u64::MAX),
-                    ..Default::default()
-                };
-                // SAFETY: the caller's promise.
-                unsafe { raw::getevents(fd.as_raw_fd(), &mut arg) }? as usize
-            }
-            #[cfg(test)]
-            Self::Test(aio) => aio.getevents(ctx, min_nr, nr, events, timeout)?,
-        };
-        Ok(n.min(nr as usize))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calls::aio::Aio;
     use std::{
         fs::File,
         io::{Read, Seek, Write},
         os::unix::fs::OpenOptionsExt,
-        sync::atomic::{AtomicBool, Ordering},
+        sync::atomic::Ordering,
     };
-
-    /// The kernel's own AIO.
-    #[derive(Clone, Default)]
-    pub(super) struct Aio {
-        refuse_destroy: Arc<AtomicBool>,
-    }
-
-    fn check(n: libc::c_long) -> io::Result<usize> {
-        usize::try_from(n).map_err(|_| io::Error::last_os_error())
-    }
-
-    impl Aio {
-        pub(super) fn setup(&self, nr_events: u32) -> io::Result<raio_setup> {
-            let mut ctx: u64 = 0;
-            // SAFETY: `ctx` is a word of ours.
-            check(unsafe { libc::syscall(libc::SYS_io_setup, nr_events, &mut ctx) })?;
-            // SAFETY: there is a ring.
-            let ring_nr = unsafe { (*(ctx as usize as *const raio_ring)).nr };
-            Ok(raio_setup {
-                ctx,
-                ring_nr,
-                ring_size: 32 + 32 * u64::from(ring_nr),
-                ..Default::default()
-            })
-        }
-
-        pub(super) fn destroy(&self, ctx: u64) -> io::Result<()> {
-            if self.refuse_destroy.load(Ordering::Relaxed) {
-                return Err(io::Error::from_raw_os_error(libc::EINVAL));
-            }
-            // SAFETY: called last.
-            check(unsafe { libc::syscall(libc::SYS_io_destroy, ctx) }).map(|_| ())
-        }
-
-        pub(super) fn submit(&self, ctx: u64, iocbs: &[usize]) -> io::Result<usize> {
-            // SAFETY: the buffers are in the slab.
-            check(unsafe { libc::syscall(libc::SYS_io_submit, ctx, iocbs.len(), iocbs.as_ptr()) })
-        }
-
-        pub(super) fn getevents(
-            &self,
-            ctx: u64,
-            min_nr: u32,
-            nr: u32,
-            events: *mut io_event,
-            timeout: *const __kernel_timespec,
-        ) -> io::Result<usize> {
-            let (min_nr, nr) = (min_nr as usize, nr as usize);
-            // SAFETY: there is room for `nr` events.
-            check(unsafe {
-                libc::syscall(libc::SYS_io_getevents, ctx, min_nr, nr, events, timeout)
-            })
-        }
-    }
 
     /// A context over the kernel's own AIO, unless the host has none.
     fn context(aio: &Aio, nr_events: u32) -> Option<Context> {
-        match Context::with(Calls::Test(aio.clone()), nr_events) {
+        match Context::with(Calls::Aio(aio.clone()), nr_events) {
             Ok(context) => Some(context),
             Err(e) => {
                 assert_eq!(e.raw_os_error(), Some(libc::ENOSYS), "{e}");

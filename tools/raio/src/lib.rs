@@ -39,15 +39,18 @@
 //! ```
 
 mod buffer;
+mod calls;
 mod context;
 mod device;
 pub mod raw;
+mod request;
 pub mod ring;
 pub mod sys;
 
 pub use buffer::Buffer;
-pub use context::{Completion, Context, Request};
+pub use context::Context;
 pub use device::Device;
+pub use request::{Completion, Request};
 pub use sys::raio_query as Query;
 pub use sys::raio_stats as Stats;
 

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The calls of a context, and who does them. Relies on [`raw`].
+
+#[cfg(test)]
+pub(crate) mod aio;
+
+use crate::{raw, sys::*};
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    ptr,
+    sync::Arc,
+    time::Duration,
+};
+
+/// Who does the calls: the device, and in tests the kernel's own AIO, which
+/// hosts have that don't have the device.
+pub(crate) enum Calls {
+    Device(Arc<OwnedFd>),
+    #[cfg(test)]
+    Aio(aio::Aio),
+}
+
+impl Calls {
+    pub(crate) fn setup(&self, nr_events: u32) -> io::Result<raio_setup> {
+        match self {
+            Self::Device(fd) => {
+                let mut ctx: aio_context_t = 0;
+                let mut arg = raio_setup {
+                    nr_events,
+                    ctxp: &raw mut ctx as usize as u64,
+                    ..Default::default()
+                };
+                // SAFETY: `ctx` is a word of ours.
+                unsafe { raw::setup(fd.as_raw_fd(), &mut arg) }?;
+                Ok(arg)
+            }
+            #[cfg(test)]
+            Self::Aio(aio) => aio.setup(nr_events),
+        }
+    }
+
+    pub(crate) fn destroy(&self, ctx: u64) -> io::Result<()> {
+        match self {
+            Self::Device(fd) => {
+                let mut arg = raio_destroy {
+                    ctx,
+                    ..Default::default()
+                };
+                // SAFETY: called last, when nothing is read from the ring.
+                unsafe { raw::destroy(fd.as_raw_fd(), &mut arg) }?;
+                Ok(())
+            }
+            #[cfg(test)]
+            Self::Aio(aio) => aio.destroy(ctx),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`raw::submit`].
+    pub(crate) unsafe fn submit(&self, ctx: u64, iocbs: &[usize]) -> io::Result<usize> {
+        let n = match self {
+            Self::Device(fd) => {
+                let mut arg = raio_submit {
+                    ctx,
+                    nr: iocbs.len() as i64,
+                    iocbs: iocbs.as_ptr() as usize as u64,
+                    ..Default::default()
+                };
+                // SAFETY: the caller's promise.
+                unsafe { raw::submit(fd.as_raw_fd(), &mut arg) }? as usize
+            }
+            #[cfg(test)]
+            Self::Aio(aio) => aio.submit(ctx, iocbs)?,
+        };
+        Ok(n.min(iocbs.len()))
+    }
+
+    /// # Safety
+    ///
+    /// There must be room for `nr` events at `events`.
+    pub(crate) unsafe fn getevents(
+        &self,
+        ctx: u64,
+        min_nr: u32,
+        nr: u32,
+        events: *mut io_event,
+        min_wait: Duration,
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        let timeout = timeout.map(|timeout| __kernel_timespec {
+            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+        let n = match self {
+            Self::Device(fd) => {
+                let mut arg = raio_getevents {
+                    ctx,
+                    min_nr: min_nr.into(),
+                    nr: nr.into(),
+                    events: events as usize as u64,
+                    timeout: timeout as usize as u64,
+                    min_wait: min_wait.as_nanos().try_into().unwrap_or(u64::MAX),
+                    ..Default::default()
+                };
+                // SAFETY: the caller's promise.
+                unsafe { raw::getevents(fd.as_raw_fd(), &mut arg) }? as usize
+            }
+            #[cfg(test)]
+            Self::Aio(aio) => aio.getevents(ctx, min_nr, nr, events, timeout)?,
+        };
+        Ok(n.min(nr as usize))
+    }
+}
