@@ -1,41 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A context, its requests in flight, and the buffers it holds for them.
 //!
-//! Relies on [`Calls`] and on [`Ring`] for events that are there already. Each request in flight has an entry in a slab; its key travels
-//! through the kernel as `aio_data`.
+//! Relies on [`Calls`], and on [`Ring`] for events that are there already.
 
-use crate::{calls::Calls, ring::Ring, sys::*, Buffer, Completion, Request};
-use slab::Slab;
-use std::{
-    fmt, io, mem,
-    os::fd::{AsRawFd, OwnedFd},
-    ptr,
-    sync::Arc,
-    time::Duration,
+use crate::{
+    calls::Calls,
+    in_flight::{InFlight, Name},
+    memory::Memory,
+    ring::Ring,
+    sys::*,
+    Buffer, Completion, Request,
 };
-
-struct InFlight {
-    user_data: u64,
-    buffer: Buffer,
-}
+use std::{fmt, io, mem, os::fd::OwnedFd, ptr, sync::Arc, time::Duration};
 
 /// A queue of requests, and of completions.
 ///
 /// Dropping it waits until its I/O has ended. If the kernel refuses to
 /// destroy the context (as it does in the child of a fork), the buffers of the
 /// requests in flight are leaked rather than freed.
-pub struct Context {
+pub struct Context<B: Memory = Buffer> {
     calls: Calls,
     ctx: u64,
     ring: Ring,
-    in_flight: Slab<InFlight>,
+    in_flight: InFlight<B>,
     /// These three are kept so that they are not allocated for each call.
     iocbs: Vec<iocb>,
     pointers: Vec<usize>,
     events: Vec<io_event>,
 }
 
-impl Context {
+impl<B: Memory> Context<B> {
     pub(crate) fn new(device: Arc<OwnedFd>, nr_events: u32) -> io::Result<Self> {
         Self::with(Calls::Device(device), nr_events)
     }
@@ -48,7 +42,7 @@ impl Context {
                 calls,
                 ctx: setup.ctx,
                 ring,
-                in_flight: Slab::with_capacity(nr_events as usize),
+                in_flight: InFlight::with_capacity(nr_events as usize),
                 iocbs: Vec::new(),
                 pointers: Vec::new(),
                 events: Vec::new(),
@@ -74,26 +68,14 @@ impl Context {
     ///
     /// Those of io_submit(2) for the first request, `EAGAIN` above all if as
     /// many are in flight as the context takes; `requests` is left as it was.
-    pub fn submit(&mut self, requests: &mut Vec<Request<'_>>) -> io::Result<usize> {
+    pub fn submit(&mut self, requests: &mut Vec<Request<'_, B>>) -> io::Result<usize> {
         self.iocbs.clear();
         self.pointers.clear();
         for request in &mut *requests {
-            let (start, len) = (request.buffer.as_mut_ptr(), request.buffer.len());
-            let key = self.in_flight.insert(InFlight {
-                user_data: request.user_data,
-                buffer: mem::take(&mut request.buffer),
-            });
-            self.iocbs.push(iocb {
-                aio_data: key as u64,
-                aio_lio_opcode: request.opcode,
-                aio_fildes: request.fd.as_raw_fd() as u32,
-                aio_buf: start as usize as u64,
-                aio_nbytes: len as u64,
-                aio_offset: request.offset as i64,
-                aio_flags: request.eventfd.map_or(0, |_| IOCB_FLAG_RESFD),
-                aio_resfd: request.eventfd.map_or(0, |fd| fd.as_raw_fd() as u32),
-                ..Default::default()
-            });
+            let mut iocb = request.iocb(0);
+            let memory = mem::take(&mut request.memory);
+            iocb.aio_data = self.in_flight.insert(request.user_data, memory).0;
+            self.iocbs.push(iocb);
         }
         let iocbs = &mut self.iocbs;
         self.pointers
@@ -105,7 +87,9 @@ impl Context {
         let taken = *result.as_ref().unwrap_or(&0);
 
         for (request, iocb) in requests.iter_mut().zip(&self.iocbs).skip(taken) {
-            request.buffer = self.in_flight.remove(iocb.aio_data as usize).buffer;
+            if let Some(entry) = self.in_flight.take(Name(iocb.aio_data)) {
+                request.memory = entry.memory;
+            }
         }
         requests.drain(..taken);
         result
@@ -113,10 +97,10 @@ impl Context {
 
     /// Takes up to `max` completions that are there, without a call into the
     /// kernel, and appends them to `done`. Returns how many they were.
-    pub fn reap(&mut self, max: u32, done: &mut Vec<Completion>) -> usize {
+    pub fn reap(&mut self, max: u32, done: &mut Vec<Completion<B>>) -> usize {
         let in_flight = &mut self.in_flight;
         self.ring
-            .reap(max, |event| complete(in_flight, event, done)) as usize
+            .reap(max, |event| done.extend(in_flight.complete(event))) as usize
     }
 
     /// Waits until `min_nr` completions are there or `timeout` (if any) has
@@ -133,7 +117,7 @@ impl Context {
         min_nr: u32,
         nr: u32,
         timeout: Option<Duration>,
-        done: &mut Vec<Completion>,
+        done: &mut Vec<Completion<B>>,
     ) -> io::Result<usize> {
         self.getevents_min_wait(min_nr, nr, Duration::ZERO, timeout, done)
     }
@@ -151,7 +135,7 @@ impl Context {
         nr: u32,
         min_wait: Duration,
         timeout: Option<Duration>,
-        done: &mut Vec<Completion>,
+        done: &mut Vec<Completion<B>>,
     ) -> io::Result<usize> {
         if min_nr > nr {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -173,38 +157,25 @@ impl Context {
         // SAFETY: the kernel has filled in that many.
         unsafe { self.events.set_len(n) };
         for event in self.events.drain(..) {
-            complete(&mut self.in_flight, event, done);
+            done.extend(self.in_flight.complete(event));
         }
         Ok(n)
     }
 }
 
-/// Turns an event into a completion. One that is not of a request in flight
-/// can't be from the module, and is dropped.
-fn complete(in_flight: &mut Slab<InFlight>, event: io_event, done: &mut Vec<Completion>) {
-    let request = usize::try_from(event.data)
-        .ok()
-        .and_then(|key| in_flight.try_remove(key));
-    if let Some(InFlight { user_data, buffer }) = request {
-        done.push(Completion {
-            user_data,
-            buffer,
-            result: usize::try_from(event.res)
-                .map_err(|_| io::Error::from_raw_os_error(-event.res as i32)),
-        });
-    }
-}
-
-impl Drop for Context {
+impl<B: Memory> Drop for Context<B> {
     fn drop(&mut self) {
         if self.calls.destroy(self.ctx).is_err() {
             // The kernel may still be at work on them.
-            mem::forget(mem::take(&mut self.in_flight));
+            mem::forget(mem::replace(
+                &mut self.in_flight,
+                InFlight::with_capacity(0),
+            ));
         }
     }
 }
 
-impl fmt::Debug for Context {
+impl<B: Memory> fmt::Debug for Context<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
             .field("ctx", &format_args!("{:#x}", self.ctx))
@@ -383,27 +354,14 @@ mod tests {
             return;
         };
         let file = tempfile::tempfile().unwrap();
-        let mut requests = vec![Request::write(&file, b"stays".to_vec().into(), 0, 0)];
-        let address = requests[0].buffer.as_ptr();
+        let buffer = Buffer::from(b"stays".to_vec());
+        let mut requests = vec![Request::write(&file, buffer, 0, 0)];
+        let address = requests[0].memory.as_ptr();
         context.submit(&mut requests).unwrap();
         aio.refuse_destroy.store(true, Ordering::Relaxed);
         drop(context);
         // SAFETY: it must not have been freed; address sanitizers tell.
         assert_eq!(unsafe { *address }, b's');
-    }
-
-    #[test]
-    fn a_foreign_event_is_dropped() {
-        let mut in_flight = Slab::new();
-        let mut done = Vec::new();
-        for data in [0, 7, u64::MAX] {
-            let event = io_event {
-                data,
-                ..Default::default()
-            };
-            complete(&mut in_flight, event, &mut done);
-        }
-        assert!(done.is_empty());
     }
 
     #[test]

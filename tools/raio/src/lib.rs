@@ -42,6 +42,8 @@ mod buffer;
 mod calls;
 mod context;
 mod device;
+mod in_flight;
+mod memory;
 pub mod raw;
 mod request;
 pub mod ring;
@@ -50,7 +52,8 @@ pub mod sys;
 pub use buffer::Buffer;
 pub use context::Context;
 pub use device::Device;
-pub use request::{Completion, Request};
+pub use memory::{Memory, Mixed, Vectored};
+pub use request::{Completion, Request, Target};
 pub use sys::raio_query as Query;
 pub use sys::raio_stats as Stats;
 
