@@ -3,6 +3,8 @@
 
 #[cfg(test)]
 pub(crate) mod aio;
+#[cfg(test)]
+pub(crate) mod fake;
 
 use crate::{raw, sys::*};
 use std::{
@@ -13,30 +15,31 @@ use std::{
     time::Duration,
 };
 
-/// Who does the calls: the device, and in tests the kernel's own AIO, which
-/// hosts have that don't have the device.
+/// Who does the calls: the device, and in tests what hosts have that don't
+/// have the device.
 pub(crate) enum Calls {
     Device(Arc<OwnedFd>),
     #[cfg(test)]
     Aio(aio::Aio),
+    #[cfg(test)]
+    Fake(fake::Fake),
 }
 
 impl Calls {
-    pub(crate) fn setup(&self, nr_events: u32) -> io::Result<raio_setup> {
+    /// Makes a context as `arg` says, but for its `ctxp`.
+    pub(crate) fn setup(&self, mut arg: raio_setup) -> io::Result<raio_setup> {
         match self {
             Self::Device(fd) => {
                 let mut ctx: aio_context_t = 0;
-                let mut arg = raio_setup {
-                    nr_events,
-                    ctxp: &raw mut ctx as usize as u64,
-                    ..Default::default()
-                };
+                arg.ctxp = &raw mut ctx as usize as u64;
                 // SAFETY: `ctx` is a word of ours.
                 unsafe { raw::setup(fd.as_raw_fd(), &mut arg) }?;
                 Ok(arg)
             }
             #[cfg(test)]
-            Self::Aio(aio) => aio.setup(nr_events),
+            Self::Aio(aio) => aio.setup(arg.nr_events),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.setup(arg),
         }
     }
 
@@ -53,6 +56,8 @@ impl Calls {
             }
             #[cfg(test)]
             Self::Aio(aio) => aio.destroy(ctx),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.destroy(),
         }
     }
 
@@ -73,6 +78,8 @@ impl Calls {
             }
             #[cfg(test)]
             Self::Aio(aio) => aio.submit(ctx, iocbs)?,
+            #[cfg(test)]
+            Self::Fake(_) => unreachable!("it has native calls only"),
         };
         Ok(n.min(iocbs.len()))
     }
@@ -89,10 +96,7 @@ impl Calls {
         min_wait: Duration,
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        let timeout = timeout.map(|timeout| __kernel_timespec {
-            tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        });
+        let timeout = timeout.map(timespec);
         let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
         let n = match self {
             Self::Device(fd) => {
@@ -110,7 +114,54 @@ impl Calls {
             }
             #[cfg(test)]
             Self::Aio(aio) => aio.getevents(ctx, min_nr, nr, events, timeout)?,
+            #[cfg(test)]
+            Self::Fake(_) => unreachable!("it has native calls only"),
         };
         Ok(n.min(nr as usize))
+    }
+
+    /// Starts `nr` requests of the submission array, from number `first` on, and
+    /// waits for `min_nr` events.
+    ///
+    /// # Safety
+    ///
+    /// As for [`raw::enter`].
+    #[inline]
+    pub(crate) unsafe fn enter(
+        &self,
+        ctx: u64,
+        first: u32,
+        nr: u32,
+        min_nr: u32,
+        timeout: Option<Duration>,
+    ) -> io::Result<u32> {
+        let timeout = timeout.map(timespec);
+        let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+        let mut arg = raio_enter {
+            ctx,
+            iocbs: if nr > 0 { first.into() } else { 0 },
+            nr,
+            min_nr,
+            flags: if nr > 0 { RAIO_ENTER_SQ } else { 0 },
+            timeout: timeout as usize as u64,
+            ..Default::default()
+        };
+        match self {
+            Self::Device(fd) => {
+                // SAFETY: the caller's promise.
+                unsafe { raw::enter(fd.as_raw_fd(), &mut arg) }.map(|n| n as u32)
+            }
+            #[cfg(test)]
+            Self::Aio(_) => unreachable!("it has no native calls"),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.enter(&mut arg),
+        }
+    }
+}
+
+fn timespec(time: Duration) -> __kernel_timespec {
+    __kernel_timespec {
+        tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
     }
 }

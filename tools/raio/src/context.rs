@@ -4,14 +4,16 @@
 //! Relies on [`Calls`], and on [`Ring`] for events that are there already.
 
 use crate::{
+    array::Array,
     calls::Calls,
     in_flight::{InFlight, Name},
+    link::Link,
     memory::Memory,
     ring::Ring,
     sys::*,
-    Buffer, Completion, Request,
+    Batch, Buffer, Completion, Request,
 };
-use std::{fmt, io, mem, os::fd::OwnedFd, ptr, sync::Arc, time::Duration};
+use std::{fmt, io, mem, ptr, sync::Arc, time::Duration};
 
 /// A queue of requests, and of completions.
 ///
@@ -19,9 +21,9 @@ use std::{fmt, io, mem, os::fd::OwnedFd, ptr, sync::Arc, time::Duration};
 /// destroy the context (as it does in the child of a fork), the buffers of the
 /// requests in flight are leaked rather than freed.
 pub struct Context<B: Memory = Buffer> {
-    calls: Calls,
-    ctx: u64,
+    link: Arc<Link>,
     ring: Ring,
+    array: Array,
     in_flight: InFlight<B>,
     /// These three are kept so that they are not allocated for each call.
     iocbs: Vec<iocb>,
@@ -30,34 +32,117 @@ pub struct Context<B: Memory = Buffer> {
 }
 
 impl<B: Memory> Context<B> {
-    pub(crate) fn new(device: Arc<OwnedFd>, nr_events: u32) -> io::Result<Self> {
-        Self::with(Calls::Device(device), nr_events)
-    }
-
-    fn with(calls: Calls, nr_events: u32) -> io::Result<Self> {
-        let setup = calls.setup(nr_events)?;
-        // SAFETY: the module has mapped this ring for us, and only we know.
-        match unsafe { Ring::new(setup.ctx as usize, setup.ring_size, setup.ring_nr) } {
-            Ok(ring) => Ok(Self {
-                calls,
-                ctx: setup.ctx,
-                ring,
-                in_flight: InFlight::with_capacity(nr_events as usize),
-                iocbs: Vec::new(),
-                pointers: Vec::new(),
-                events: Vec::new(),
-            }),
-            Err(e) => {
-                // Without a ring there is nothing to do if this fails.
-                let _ = calls.destroy(setup.ctx);
-                Err(e)
-            }
-        }
+    /// Makes one as `setup` says.
+    pub(crate) fn new(calls: Calls, setup: raio_setup) -> io::Result<Self> {
+        let setup = calls.setup(setup)?;
+        let link = Arc::new(Link::new(calls, setup.ctx));
+        // SAFETY: the module has mapped these for us, and only we know.
+        let parts = unsafe {
+            Ring::new(setup.ctx as usize, setup.ring_size, setup.ring_nr)
+                .and_then(|ring| Ok((ring, Array::new(&setup)?)))
+        };
+        let (ring, array) = parts.inspect_err(|_| {
+            // Without a ring there is nothing to do if this fails.
+            let _ = link.end();
+        })?;
+        // As many as can be there, so that none is allocated later.
+        let most = setup.ring_nr as usize + array.capacity() as usize;
+        Ok(Self {
+            link,
+            ring,
+            array,
+            in_flight: InFlight::with_capacity(most),
+            iocbs: Vec::new(),
+            pointers: Vec::new(),
+            events: Vec::new(),
+        })
     }
 
     /// How many requests have been started and not been returned.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
+        self.in_flight.len() - self.array.queued() as usize
+    }
+
+    /// Begins to put requests into the submission array.
+    pub fn batch<'fd>(&mut self) -> Batch<'_, 'fd, B> {
+        // What a batch has left that was forgotten: its files may be closed.
+        self.withdraw_all();
+        Batch::new(self)
+    }
+
+    /// Takes the next completion that is there, without a call into the kernel.
+    #[inline]
+    pub fn pop(&mut self) -> Option<Completion<B>> {
+        loop {
+            let event = self.ring.pop()?;
+            if let Some(completion) = self.in_flight.complete(event) {
+                return Some(completion);
+            }
+        }
+    }
+
+    /// Waits until `min` completions can be taken, as many as are in flight at
+    /// most, or `timeout` (if any) has passed. There is no call into the kernel if
+    /// enough are there already.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` if a signal came before.
+    pub fn wait(&mut self, min: u32, timeout: Option<Duration>) -> io::Result<()> {
+        self.withdraw_all();
+        self.enter(min, timeout)?;
+        Ok(())
+    }
+
+    /// Puts a request into the submission array; gives it back if that is full.
+    #[inline]
+    pub(crate) fn push<'fd>(
+        &mut self,
+        mut request: Request<'fd, B>,
+    ) -> Result<Name, Request<'fd, B>> {
+        if self.array.is_full() {
+            return Err(request);
+        }
+        let mut iocb = request.iocb(0);
+        let name = self.in_flight.insert(request.user_data, request.memory);
+        iocb.aio_data = name.0;
+        self.array.push(iocb);
+        Ok(name)
+    }
+
+    /// How many requests are in the submission array, and how many fit.
+    pub(crate) fn queued(&self) -> (u32, u32) {
+        (self.array.queued(), self.array.capacity())
+    }
+
+    /// Starts what is in the submission array, and waits until `min` completions can
+    /// be taken. Returns how many were started.
+    #[inline]
+    pub(crate) fn enter(&mut self, min: u32, timeout: Option<Duration>) -> io::Result<u32> {
+        let queued = self.array.queued();
+        let min = min.min(u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX));
+        if queued == 0 && self.ring.len() >= min {
+            return Ok(0);
+        }
+        let Link { calls, ctx, .. } = &*self.link;
+        // SAFETY: the memory of each request is in the slab, where nothing touches
+        // it until it is found in an event, or the context has been destroyed.
+        let taken = unsafe { calls.enter(*ctx, self.array.first(), queued, min, timeout) }?;
+        self.array.started(taken);
+        Ok(taken.min(queued))
+    }
+
+    /// Takes the first request out of the submission array.
+    pub(crate) fn withdraw(&mut self) -> Option<(u64, B)> {
+        let iocb = self.array.remove_first()?;
+        let entry = self.in_flight.take(Name(iocb.aio_data))?;
+        Some((entry.user_data, entry.memory))
+    }
+
+    pub(crate) fn withdraw_all(&mut self) {
+        while self.array.queued() > 0 {
+            drop(self.withdraw());
+        }
     }
 
     /// Starts requests in their order. Those that were started are removed
@@ -69,6 +154,7 @@ impl<B: Memory> Context<B> {
     /// Those of io_submit(2) for the first request, `EAGAIN` above all if as
     /// many are in flight as the context takes; `requests` is left as it was.
     pub fn submit(&mut self, requests: &mut Vec<Request<'_, B>>) -> io::Result<usize> {
+        self.withdraw_all();
         self.iocbs.clear();
         self.pointers.clear();
         for request in &mut *requests {
@@ -83,7 +169,7 @@ impl<B: Memory> Context<B> {
 
         // SAFETY: each buffer is in the slab, where nothing touches it until
         // it is found in an event, or the context has been destroyed.
-        let result = unsafe { self.calls.submit(self.ctx, &self.pointers) };
+        let result = unsafe { self.link.calls.submit(self.link.ctx, &self.pointers) };
         let taken = *result.as_ref().unwrap_or(&0);
 
         for (request, iocb) in requests.iter_mut().zip(&self.iocbs).skip(taken) {
@@ -140,7 +226,7 @@ impl<B: Memory> Context<B> {
         if min_nr > nr {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        let in_flight = u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX);
+        let in_flight = u32::try_from(self.in_flight()).unwrap_or(u32::MAX);
         let (min_nr, nr) = (min_nr.min(in_flight), nr.min(in_flight));
         if self.ring.len() >= min_nr {
             return Ok(self.reap(nr, done));
@@ -151,8 +237,9 @@ impl<B: Memory> Context<B> {
         let events = room.as_mut_ptr().cast();
         // SAFETY: there is room for `nr` events.
         let n = unsafe {
-            self.calls
-                .getevents(self.ctx, min_nr, nr, events, min_wait, timeout)
+            self.link
+                .calls
+                .getevents(self.link.ctx, min_nr, nr, events, min_wait, timeout)
         }?;
         // SAFETY: the kernel has filled in that many.
         unsafe { self.events.set_len(n) };
@@ -165,7 +252,7 @@ impl<B: Memory> Context<B> {
 
 impl<B: Memory> Drop for Context<B> {
     fn drop(&mut self) {
-        if self.calls.destroy(self.ctx).is_err() {
+        if self.link.end().is_err() {
             // The kernel may still be at work on them.
             mem::forget(mem::replace(
                 &mut self.in_flight,
@@ -178,7 +265,7 @@ impl<B: Memory> Drop for Context<B> {
 impl<B: Memory> fmt::Debug for Context<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
-            .field("ctx", &format_args!("{:#x}", self.ctx))
+            .field("ctx", &format_args!("{:#x}", self.link.ctx))
             .field("ring", &self.ring)
             .field("in_flight", &self.in_flight.len())
             .finish_non_exhaustive()
@@ -198,7 +285,11 @@ mod tests {
 
     /// A context over the kernel's own AIO, unless the host has none.
     fn context(aio: &Aio, nr_events: u32) -> Option<Context> {
-        match Context::with(Calls::Aio(aio.clone()), nr_events) {
+        let setup = raio_setup {
+            nr_events,
+            ..Default::default()
+        };
+        match Context::new(Calls::Aio(aio.clone()), setup) {
             Ok(context) => Some(context),
             Err(e) => {
                 assert_eq!(e.raw_os_error(), Some(libc::ENOSYS), "{e}");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The open device. Relies on [`raw`] alone.
+//! The open device.
 
-use crate::{raw, Context, Query, Stats, DEVICE_PATH};
+use crate::{calls::Calls, raw, Builder, Context, Query, Stats, DEVICE_PATH};
 use std::{
     ffi::CString,
     io,
@@ -68,10 +68,15 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `nr_events` is 0 or huge, `EAGAIN` if it goes past a
-    /// limit, `ENOMEM`.
+    /// As [`Builder::setup`].
     pub fn setup(&self, nr_events: u32) -> io::Result<Context> {
-        Context::new(Arc::clone(&self.fd), nr_events)
+        self.builder(nr_events).setup()
+    }
+
+    /// Begins to make a context that can have `nr_events` requests in flight at
+    /// least.
+    pub fn builder(&self, nr_events: u32) -> Builder {
+        Builder::new(Calls::Device(Arc::clone(&self.fd)), nr_events)
     }
 }
 

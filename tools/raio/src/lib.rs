@@ -38,20 +38,27 @@
 //! }
 //! ```
 
+mod array;
+mod batch;
 mod buffer;
+mod builder;
 mod calls;
 mod context;
 mod device;
 mod in_flight;
+mod link;
 mod memory;
 pub mod raw;
 mod request;
 pub mod ring;
 pub mod sys;
 
+pub use batch::Batch;
 pub use buffer::Buffer;
+pub use builder::Builder;
 pub use context::Context;
 pub use device::Device;
+pub use in_flight::Name;
 pub use memory::{Memory, Mixed, Vectored};
 pub use request::{Completion, Request, Target};
 pub use sys::raio_query as Query;

@@ -102,6 +102,18 @@ impl<'fd, B: Memory> Request<'fd, B> {
         Self::new(IOCB_CMD_POLL, file, B::default(), events.into(), user_data)
     }
 
+    /// Does nothing, at once. The result is 0. Only a [`Batch`](crate::Batch)
+    /// takes it.
+    #[inline]
+    pub fn noop(user_data: u64) -> Self {
+        let nowhere = Target {
+            file: u32::MAX,
+            flags: 0,
+            fd: PhantomData,
+        };
+        Self::new(IOCB_CMD_NOOP, nowhere, B::default(), 0, user_data)
+    }
+
     /// Has the eventfd(2) `eventfd` count the completion, when it can be
     /// reaped.
     #[inline]
@@ -195,6 +207,7 @@ mod tests {
         };
         same(Request::fsync(&file, 1), bare(IOCB_CMD_FSYNC, fd));
         same(Request::fdatasync(&file, 1), bare(IOCB_CMD_FDSYNC, fd));
+        same(Request::noop(1), bare(IOCB_CMD_NOOP, u32::MAX));
         let mut poll = bare(IOCB_CMD_POLL, fd);
         poll.aio_buf = 5;
         same(Request::poll(&file, 5, 1), poll);

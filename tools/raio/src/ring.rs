@@ -141,8 +141,17 @@ impl Ring {
         self.len() == 0
     }
 
+    /// Reads the next event, if it is there, and gives its slot back.
+    #[inline]
+    pub fn pop(&mut self) -> Option<io_event> {
+        let mut popped = None;
+        self.reap(1, |event| popped = Some(event));
+        popped
+    }
+
     /// Reads up to `max` events, hands each to `f`, and then gives their
     /// slots back. Returns how many they were.
+    #[inline]
     pub fn reap(&mut self, max: u32, mut f: impl FnMut(io_event)) -> u32 {
         let n = self.len().min(max);
         let mut head = self.head().load(Ordering::Relaxed) % self.nr;
@@ -170,7 +179,7 @@ impl Ring {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::{
@@ -179,15 +188,20 @@ mod tests {
     };
 
     /// Plain memory with a ring in it, and the kernel's end of it.
-    struct Memory {
+    pub(crate) struct Memory {
         words: Vec<u64>,
         nr: u32,
     }
 
     impl Memory {
         fn new(nr: u32, start: u32) -> Self {
+            Self::with_more(nr, start, 0)
+        }
+
+        /// The same with so many words behind the ring.
+        pub(crate) fn with_more(nr: u32, start: u32, more: usize) -> Self {
             let mut memory = Self {
-                words: vec![0; 4 + 4 * nr as usize],
+                words: vec![0; 4 + 4 * nr as usize + more],
                 nr,
             };
             // SAFETY: the memory is as large as a header, and aligned.
@@ -200,11 +214,11 @@ mod tests {
             memory
         }
 
-        fn ring(&mut self) -> *mut raio_ring {
+        pub(crate) fn ring(&mut self) -> *mut raio_ring {
             self.words.as_mut_ptr().cast()
         }
 
-        fn size(&self) -> u64 {
+        pub(crate) fn size(&self) -> u64 {
             self.words.len() as u64 * 8
         }
 
@@ -213,7 +227,7 @@ mod tests {
             unsafe { Ring::new(self.ring() as usize, self.size(), self.nr) }
         }
 
-        fn writer(&mut self) -> Writer {
+        pub(crate) fn writer(&mut self) -> Writer {
             Writer {
                 ring: self.ring(),
                 nr: self.nr,
@@ -221,7 +235,7 @@ mod tests {
         }
     }
 
-    struct Writer {
+    pub(crate) struct Writer {
         ring: *mut raio_ring,
         nr: u32,
     }
@@ -232,6 +246,10 @@ mod tests {
     impl Writer {
         /// As the module does it; false if the ring is full.
         fn post(&mut self, data: u64) -> bool {
+            self.post_result(data, data as i64)
+        }
+
+        pub(crate) fn post_result(&mut self, data: u64, res: i64) -> bool {
             // SAFETY: the memory is there, and used by atomics only.
             let (head, tail) = unsafe {
                 (
@@ -247,7 +265,7 @@ mod tests {
             let event = io_event {
                 data,
                 obj: !data,
-                res: data as i64,
+                res,
                 res2: 0,
             };
             // SAFETY: a slot of the memory, which no one reads now.
@@ -302,6 +320,9 @@ mod tests {
         assert!(!empty(&mut memory));
         assert_eq!(memory.reader().unwrap().reap(9, |_| ()), 1);
         assert!(empty(&mut memory));
+        assert!(memory.writer().post(2));
+        assert_eq!(memory.reader().unwrap().pop().map(|e| e.data), Some(2));
+        assert!(memory.reader().unwrap().pop().is_none());
         // SAFETY: nobody else uses it.
         unsafe { (*memory.ring()).magic = 0 };
         assert!(!empty(&mut memory));

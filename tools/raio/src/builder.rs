@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What a context shall have.
+
+use crate::{calls::Calls, memory::Memory, sys::raio_setup, Context};
+use std::io;
+
+/// A context that is not made yet, see [`Device::builder`](crate::Device::builder).
+#[must_use = "a context is made by `setup`"]
+pub struct Builder {
+    calls: Calls,
+    setup: raio_setup,
+}
+
+impl Builder {
+    pub(crate) fn new(calls: Calls, nr_events: u32) -> Self {
+        let setup = raio_setup {
+            nr_events,
+            sq_nr: nr_events,
+            ..Default::default()
+        };
+        Self { calls, setup }
+    }
+
+    /// How many requests the submission array takes at least, which is how many
+    /// one call can start. As many as can be in flight if it isn't said; with 0
+    /// there is none, and a [`Batch`](crate::Batch) takes no request.
+    pub fn submission(mut self, nr: u32) -> Self {
+        self.setup.sq_nr = nr;
+        self
+    }
+
+    /// Flags of the set-up, as the module's [`Query`](crate::Query) has them in
+    /// `setup_flags`.
+    pub fn flags(mut self, flags: u32) -> Self {
+        self.setup.flags = flags;
+        self
+    }
+
+    /// Makes the context. `B` is the memory of its requests.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if a number is too large, or there shall be room for 0 requests, or
+    /// a flag is unknown; `EAGAIN` if a limit is passed; `ENOMEM`.
+    pub fn setup<B: Memory>(self) -> io::Result<Context<B>> {
+        Context::new(self.calls, self.setup)
+    }
+}
