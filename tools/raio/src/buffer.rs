@@ -45,6 +45,11 @@ impl Buffer {
         };
         Self { start, len, layout }
     }
+
+    /// Where it is, for as long as nobody uses it by its own means.
+    pub(crate) fn start(&mut self) -> NonNull<u8> {
+        self.start
+    }
 }
 
 impl Default for Buffer {

@@ -29,6 +29,18 @@ impl Builder {
         self
     }
 
+    /// How many buffers can be [registered](Context::register), 16384 at most.
+    pub fn buffers(mut self, nr: u32) -> Self {
+        self.setup.nr_buffers = nr;
+        self
+    }
+
+    /// How many files can be [registered](Context::set_files), 32768 at most.
+    pub fn files(mut self, nr: u32) -> Self {
+        self.setup.nr_files = nr;
+        self
+    }
+
     /// Flags of the set-up, as the module's [`Query`](crate::Query) has them in
     /// `setup_flags`.
     pub fn flags(mut self, flags: u32) -> Self {

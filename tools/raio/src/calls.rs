@@ -157,6 +157,54 @@ impl Calls {
             Self::Fake(fake) => fake.enter(&mut arg),
         }
     }
+
+    /// Registers `buffers` from number `first` on; returns how many.
+    ///
+    /// # Safety
+    ///
+    /// The memory must be there until it is not registered any more.
+    pub(crate) unsafe fn buffers(
+        &self,
+        ctx: u64,
+        first: u32,
+        buffers: &[raio_buffer],
+    ) -> io::Result<usize> {
+        let mut arg = raio_register {
+            ctx,
+            first,
+            nr: buffers.len().try_into().unwrap_or(u32::MAX),
+            array: buffers.as_ptr() as usize as u64,
+            ..Default::default()
+        };
+        match self {
+            Self::Device(fd) => {
+                // SAFETY: the caller's promise, and the array is there.
+                unsafe { raw::buffers(fd.as_raw_fd(), &mut arg) }.map(|n| n as usize)
+            }
+            #[cfg(test)]
+            Self::Aio(_) => unreachable!("it has no native calls"),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.buffers(&mut arg, buffers),
+        }
+    }
+
+    /// Registers files from number `first` on, -1 for none; returns how many.
+    pub(crate) fn files(&self, ctx: u64, first: u32, files: &[i32]) -> io::Result<usize> {
+        let mut arg = raio_register {
+            ctx,
+            first,
+            nr: files.len().try_into().unwrap_or(u32::MAX),
+            array: files.as_ptr() as usize as u64,
+            ..Default::default()
+        };
+        match self {
+            Self::Device(fd) => raw::files(fd.as_raw_fd(), &mut arg).map(|n| n as usize),
+            #[cfg(test)]
+            Self::Aio(_) => unreachable!("it has no native calls"),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.files(&mut arg, files),
+        }
+    }
 }
 
 fn timespec(time: Duration) -> __kernel_timespec {

@@ -11,9 +11,15 @@ use crate::{
     memory::Memory,
     ring::Ring,
     sys::*,
-    Batch, Buffer, Completion, Request,
+    Batch, Buffer, Completion, Registered, Request,
 };
-use std::{fmt, io, mem, ptr, sync::Arc, time::Duration};
+use std::{
+    fmt, io, mem,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr,
+    sync::Arc,
+    time::Duration,
+};
 
 /// A queue of requests, and of completions.
 ///
@@ -35,7 +41,7 @@ impl<B: Memory> Context<B> {
     /// Makes one as `setup` says.
     pub(crate) fn new(calls: Calls, setup: raio_setup) -> io::Result<Self> {
         let setup = calls.setup(setup)?;
-        let link = Arc::new(Link::new(calls, setup.ctx));
+        let link = Arc::new(Link::new(calls, setup.ctx, setup.nr_buffers));
         // SAFETY: the module has mapped these for us, and only we know.
         let parts = unsafe {
             Ring::new(setup.ctx as usize, setup.ring_size, setup.ring_nr)
@@ -92,6 +98,53 @@ impl<B: Memory> Context<B> {
         self.withdraw_all();
         self.enter(min, timeout)?;
         Ok(())
+    }
+
+    /// Registers `buffer`: its pages are pinned, and charged to the user's
+    /// `RLIMIT_MEMLOCK`, until what is returned is dropped or the context is.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if as many are registered as the [builder](crate::Builder::buffers)
+    /// said, `ENOMEM` over the limit, `EINVAL` if it is empty or larger than 1 GiB.
+    /// The buffer is dropped then.
+    pub fn register(&self, mut buffer: Buffer) -> io::Result<Registered> {
+        let number = self.link.register(&mut buffer)?;
+        Ok(Registered::new(buffer, number, Arc::clone(&self.link)))
+    }
+
+    /// Replaces the registered files from number `first` on, with `None` by none.
+    /// Requests name them by a [`FileNumber`](crate::FileNumber). The module keeps
+    /// them open until they are replaced and no request uses them, or until
+    /// the context is dropped. Returns how many were replaced; it may be less than all,
+    /// if there is something wrong with the next.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// use raio::{Context, Device, FileNumber, Request};
+    /// use std::{fs::File, os::fd::AsFd};
+    ///
+    /// let mut context: Context = Device::open()?.builder(32).files(100).setup()?;
+    /// let file = File::open("/etc/services")?;
+    /// context.set_files(42, &[Some(file.as_fd())])?;
+    /// drop(file);
+    /// let mut batch = context.batch();
+    /// let _ = batch.push(Request::fsync(FileNumber(42), 0));
+    /// batch.enter(1, None)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there are not so many numbers, as the
+    /// [builder](crate::Builder::files) said.
+    pub fn set_files(&self, first: u32, files: &[Option<BorrowedFd<'_>>]) -> io::Result<usize> {
+        let files: Vec<_> = files
+            .iter()
+            .map(|file| file.map_or(-1, |file| file.as_raw_fd()))
+            .collect();
+        self.link.calls.files(self.link.ctx, first, &files)
     }
 
     /// Puts a request into the submission array; gives it back if that is full.
@@ -275,11 +328,14 @@ impl<B: Memory> fmt::Debug for Context<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calls::aio::Aio;
+    use crate::{
+        calls::{aio::Aio, fake::Fake},
+        Builder,
+    };
     use std::{
         fs::File,
         io::{Read, Seek, Write},
-        os::unix::fs::OpenOptionsExt,
+        os::{fd::AsFd, unix::fs::OpenOptionsExt},
         sync::atomic::Ordering,
     };
 
@@ -453,6 +509,23 @@ mod tests {
         drop(context);
         // SAFETY: it must not have been freed; address sanitizers tell.
         assert_eq!(unsafe { *address }, b's');
+    }
+
+    #[test]
+    fn files_are_numbered() {
+        let fake = Fake::default();
+        let context: Context = Builder::new(Calls::Fake(fake.clone()), 1)
+            .files(4)
+            .setup()
+            .unwrap();
+        let file = File::open("/dev/null").unwrap();
+        let fd = file.as_raw_fd();
+        let some = Some(file.as_fd());
+        assert_eq!(context.set_files(1, &[some, None, some]).unwrap(), 3);
+        assert_eq!(context.set_files(1, &[None]).unwrap(), 1);
+        assert_eq!(fake.state().files, [-1, -1, -1, fd]);
+        let e = context.set_files(3, &[some, some]).unwrap_err();
+        assert_eq!(e.raw_os_error(), Some(libc::EINVAL));
     }
 
     #[test]

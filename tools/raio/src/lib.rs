@@ -49,6 +49,7 @@ mod in_flight;
 mod link;
 mod memory;
 pub mod raw;
+mod registered;
 mod request;
 pub mod ring;
 pub mod sys;
@@ -60,7 +61,8 @@ pub use context::Context;
 pub use device::Device;
 pub use in_flight::Name;
 pub use memory::{Memory, Mixed, Vectored};
-pub use request::{Completion, Request, Target};
+pub use registered::Registered;
+pub use request::{Completion, FileNumber, Request, Target};
 pub use sys::raio_query as Query;
 pub use sys::raio_stats as Stats;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What the memory of a request may be.
 
-use crate::Buffer;
+use crate::{Buffer, Registered};
 use std::ops::{Deref, DerefMut};
 
 /// Where memory is, as an iocb says it.
@@ -11,6 +11,8 @@ pub(crate) struct Place {
     /// How many bytes, or how many buffers.
     pub(crate) len: u64,
     pub(crate) vectored: bool,
+    /// Which registered buffer it is in.
+    pub(crate) number: Option<u32>,
 }
 
 /// # Safety
@@ -22,8 +24,8 @@ pub(crate) unsafe trait Owned {
 }
 
 /// What a request reads into or writes from, and a [`Completion`] gives back:
-/// [`Buffer`], [`Vectored`], or [`Mixed`] for requests of several kinds in one
-/// context.
+/// [`Buffer`], [`Registered`], [`Vectored`], or [`Mixed`] for requests of several
+/// kinds in one context.
 ///
 /// A request that needs none has the default, which is empty.
 ///
@@ -41,6 +43,7 @@ unsafe impl Owned for Buffer {
             start: self.as_mut_ptr() as usize as u64,
             len: self.len() as u64,
             vectored: false,
+            number: None,
         }
     }
 }
@@ -92,6 +95,7 @@ unsafe impl Owned for Vectored {
             start: self.vector.as_ptr() as usize as u64,
             len: self.vector.len() as u64,
             vectored: true,
+            number: None,
         }
     }
 }
@@ -104,6 +108,8 @@ pub enum Mixed {
     None,
     /// One buffer.
     Buffer(Buffer),
+    /// One that is registered, or a part.
+    Registered(Registered),
     /// Several.
     Vectored(Vectored),
 }
@@ -111,6 +117,12 @@ pub enum Mixed {
 impl From<Buffer> for Mixed {
     fn from(buffer: Buffer) -> Self {
         Self::Buffer(buffer)
+    }
+}
+
+impl From<Registered> for Mixed {
+    fn from(buffer: Registered) -> Self {
+        Self::Registered(buffer)
     }
 }
 
@@ -129,8 +141,10 @@ unsafe impl Owned for Mixed {
                 start: 0,
                 len: 0,
                 vectored: false,
+                number: None,
             },
             Self::Buffer(buffer) => buffer.place(),
+            Self::Registered(buffer) => buffer.place(),
             Self::Vectored(vectored) => vectored.place(),
         }
     }
@@ -159,6 +173,8 @@ mod tests {
         let mut buffer = Mixed::from(Buffer::zeroed(9, 1));
         let place = buffer.place();
         assert_eq!((place.len, place.vectored), (9, false));
+        let mut registered = Mixed::from(Registered::default());
+        assert_eq!(registered.place().len, 0);
         let mut vectored = Mixed::from(Vectored::default());
         assert!(vectored.place().vectored);
     }

@@ -10,7 +10,7 @@ use std::{
 
 /// What a request is for: an open file.
 ///
-/// Any `&file` is one.
+/// Any `&file` is one, and so is a [`FileNumber`].
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'fd> {
     file: u32,
@@ -29,10 +29,29 @@ impl<'fd, T: AsFd + ?Sized> From<&'fd T> for Target<'fd> {
     }
 }
 
+/// The number of a registered file, see
+/// [`Context::set_files`](crate::Context::set_files). If there is none by
+/// then, the request is refused with `EBADF`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileNumber(pub u32);
+
+impl From<FileNumber> for Target<'_> {
+    #[inline]
+    fn from(number: FileNumber) -> Self {
+        Self {
+            file: number.0,
+            flags: RAIO_IOCB_FIXED_FILE,
+            fd: PhantomData,
+        }
+    }
+}
+
 /// What has not been started yet.
 ///
 /// Each has `user_data`, which comes back with the completion and means
-/// nothing here.
+/// nothing here. What is [registered](crate::Registered) can only be used in a
+/// [`Batch`](crate::Batch); [`Context::submit`](crate::Context::submit) gets
+/// `EINVAL` for it.
 #[derive(Debug)]
 pub struct Request<'fd, B = Buffer> {
     opcode: u16,
@@ -164,6 +183,10 @@ impl<'fd, B: Memory> Request<'fd, B> {
                 iocb.aio_buf = place.start;
                 iocb.aio_nbytes = place.len;
                 iocb.aio_offset = self.argument as i64;
+                if let Some(number) = place.number {
+                    iocb.aio_reserved2 = number.into();
+                    iocb.aio_flags |= RAIO_IOCB_FIXED_BUF;
+                }
                 if place.vectored {
                     iocb.aio_lio_opcode += (IOCB_CMD_PREADV - IOCB_CMD_PREAD) as u16;
                 }
@@ -231,6 +254,11 @@ mod tests {
         assert_eq!(iocb.aio_flags, IOCB_FLAG_RESFD | IOCB_FLAG_IOPRIO);
         assert_eq!(iocb.aio_resfd, file.as_raw_fd() as u32);
         assert_eq!((iocb.aio_rw_flags, iocb.aio_reqprio as u16), (2, 0xe003));
+
+        let mut request = Request::read(FileNumber(3), Buffer::default(), 0, 1);
+        let iocb = request.iocb(9);
+        assert_eq!((iocb.aio_fildes, iocb.aio_flags), (3, RAIO_IOCB_FIXED_FILE));
+        assert_eq!(iocb.aio_nbytes, 0);
 
         let buffers = Vectored::from(vec![Buffer::zeroed(3, 1), Buffer::zeroed(4, 1)]);
         let mut request = Request::read(&file, buffers, 0, 1);

@@ -26,6 +26,10 @@ pub(crate) struct State {
     pub(crate) takes: Option<u32>,
     /// Each call: how many requests, and for how many events it waited.
     pub(crate) calls: Vec<(u32, u32)>,
+    /// What is registered.
+    pub(crate) buffers: Vec<raio_buffer>,
+    pub(crate) files: Vec<i32>,
+    pub(crate) refuse_buffers: bool,
     pub(crate) destroyed: bool,
     pub(crate) refuse_destroy: bool,
 }
@@ -49,6 +53,8 @@ impl Fake {
         arg.sq_offset = memory.size() as u32 - 8 * array;
         state.ring = Some(memory.writer());
         state.setup = arg;
+        state.buffers = vec![raio_buffer::default(); arg.nr_buffers as usize];
+        state.files = vec![-1; arg.nr_files as usize];
         Ok(arg)
     }
 
@@ -81,6 +87,33 @@ impl Fake {
         }
         Ok(arg.nr.min(takes))
     }
+
+    pub(super) fn buffers(
+        &self,
+        arg: &mut raio_register,
+        buffers: &[raio_buffer],
+    ) -> io::Result<usize> {
+        let mut state = self.state();
+        assert!(!state.destroyed);
+        if state.refuse_buffers {
+            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+        }
+        replace(&mut state.buffers, arg, buffers)
+    }
+
+    pub(super) fn files(&self, arg: &mut raio_register, files: &[i32]) -> io::Result<usize> {
+        replace(&mut self.state().files, arg, files)
+    }
+}
+
+fn replace<T: Copy>(table: &mut [T], arg: &raio_register, new: &[T]) -> io::Result<usize> {
+    assert_eq!(arg.nr as usize, new.len());
+    table
+        .get_mut(arg.first as usize..)
+        .and_then(|table| table.get_mut(..new.len()))
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?
+        .copy_from_slice(new);
+    Ok(new.len())
 }
 
 impl State {
