@@ -205,6 +205,23 @@ impl Calls {
             Self::Fake(fake) => fake.files(&mut arg, files),
         }
     }
+
+    /// Cancels the request that has this in its `aio_data`.
+    pub(crate) fn cancel(&self, ctx: u64, data: u64) -> io::Result<()> {
+        let mut arg = raio_cancel {
+            ctx,
+            iocb: data,
+            flags: RAIO_CANCEL_DATA,
+            ..Default::default()
+        };
+        match self {
+            Self::Device(fd) => raw::cancel(fd.as_raw_fd(), &mut arg).map(|_| ()),
+            #[cfg(test)]
+            Self::Aio(_) => unreachable!("it has no native calls"),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.cancel(&mut arg),
+        }
+    }
 }
 
 fn timespec(time: Duration) -> __kernel_timespec {

@@ -11,7 +11,7 @@ use crate::{
     memory::Memory,
     ring::Ring,
     sys::*,
-    Batch, Buffer, Completion, Registered, Request,
+    Batch, Buffer, CancelOnDrop, Completion, Registered, Request,
 };
 use std::{
     fmt, io, mem,
@@ -23,7 +23,8 @@ use std::{
 
 /// A queue of requests, and of completions.
 ///
-/// Dropping it waits until its I/O has ended. If the kernel refuses to
+/// Dropping it cancels the requests in flight that can be cancelled, waits for the
+/// others, and frees their buffers then. If the kernel refuses to
 /// destroy the context (as it does in the child of a fork), the buffers of the
 /// requests in flight are leaked rather than freed.
 pub struct Context<B: Memory = Buffer> {
@@ -98,6 +99,23 @@ impl<B: Memory> Context<B> {
         self.withdraw_all();
         self.enter(min, timeout)?;
         Ok(())
+    }
+
+    /// Cancels a request that a [`Batch`] has started. Its completion comes as every
+    /// other, with `ECANCELED` or with what was done of it, if it hasn't come already.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if it can't be cancelled, and goes on; `EINVAL` if it isn't in flight,
+    /// or is cancelled already.
+    pub fn cancel(&self, name: Name) -> io::Result<()> {
+        self.link.cancel(name)
+    }
+
+    /// A handle of a request that a [`Batch`] has started, which cancels it when it is
+    /// dropped. It may outlive the context.
+    pub fn cancel_on_drop(&self, name: Name) -> CancelOnDrop {
+        CancelOnDrop::new(Arc::clone(&self.link), name)
     }
 
     /// Registers `buffer`: its pages are pinned, and charged to the user's

@@ -8,8 +8,9 @@ use crate::{sys::io_event, Completion};
 use slab::Slab;
 use std::io;
 
-/// Which request it is, of those of its context. Names aren't used again, before
-/// four billion others have been.
+/// Which request it is, of those of its context, for
+/// [`Context::cancel`](crate::Context::cancel). It isn't used again before four
+/// billion others have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Name(pub(crate) u64);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What a context has in common with what may outlive it.
 
-use crate::{calls::Calls, sys::raio_buffer, Buffer};
+use crate::{calls::Calls, in_flight::Name, sys::raio_buffer, Buffer};
 use std::{
     io,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -77,5 +77,14 @@ impl Link {
             state.free.push(number);
         }
         gone
+    }
+
+    /// Cancels a request.
+    pub(crate) fn cancel(&self, name: Name) -> io::Result<()> {
+        let state = self.state();
+        if state.over {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        self.calls.cancel(self.ctx, name.0)
     }
 }

@@ -30,6 +30,7 @@ pub(crate) struct State {
     pub(crate) buffers: Vec<raio_buffer>,
     pub(crate) files: Vec<i32>,
     pub(crate) refuse_buffers: bool,
+    pub(crate) refuse_cancel: bool,
     pub(crate) destroyed: bool,
     pub(crate) refuse_destroy: bool,
 }
@@ -103,6 +104,23 @@ impl Fake {
 
     pub(super) fn files(&self, arg: &mut raio_register, files: &[i32]) -> io::Result<usize> {
         replace(&mut self.state().files, arg, files)
+    }
+
+    pub(super) fn cancel(&self, arg: &mut raio_cancel) -> io::Result<()> {
+        let state = &mut *self.state();
+        assert!(!state.destroyed);
+        assert_eq!(arg.flags, RAIO_CANCEL_DATA);
+        let mut in_flight = state.in_flight.iter();
+        let at = in_flight
+            .position(|iocb| iocb.aio_data == arg.iocb)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        if state.refuse_cancel {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        state.in_flight.remove(at);
+        let ring = state.ring.as_mut().expect("a context");
+        assert!(ring.post_result(arg.iocb, -i64::from(libc::ECANCELED)));
+        Ok(())
     }
 }
 
