@@ -16,9 +16,19 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+/// The slot that `index` means, of `nr`, which must not be 0.
+fn slot(index: u32, nr: u32) -> u32 {
+    // It does so nearly always, and a division takes its time.
+    if index < nr {
+        index
+    } else {
+        index % nr
+    }
+}
+
 /// How many of `nr` slots are filled. `nr` must not be 0.
 fn filled(head: u32, tail: u32, nr: u32) -> u32 {
-    let (head, tail) = (head % nr, tail % nr);
+    let (head, tail) = (slot(head, nr), slot(tail, nr));
     if tail >= head {
         tail - head
     } else {
@@ -128,6 +138,7 @@ impl Ring {
     }
 
     /// How many events can be read.
+    #[inline]
     pub fn len(&self) -> u32 {
         // Nobody else moves the head while we are the reader. Acquire: pairs
         // with the release store of the tail where the module posts an event,
@@ -144,9 +155,32 @@ impl Ring {
     /// Reads the next event, if it is there, and gives its slot back.
     #[inline]
     pub fn pop(&mut self) -> Option<io_event> {
-        let mut popped = None;
-        self.reap(1, |event| popped = Some(event));
-        popped
+        let head = slot(self.head().load(Ordering::Relaxed), self.nr);
+        // Acquire: as in `len`.
+        if head == slot(self.tail().load(Ordering::Acquire), self.nr) {
+            return None;
+        }
+        // SAFETY: `head` is below `nr`, and not where the next is to be filled.
+        let event = unsafe { self.event(head) };
+        // Release: as in `reap`.
+        self.head().store(after(head, self.nr), Ordering::Release);
+        Some(event)
+    }
+
+    /// # Safety
+    ///
+    /// `slot` must be filled.
+    #[inline]
+    unsafe fn event(&self, slot: u32) -> io_event {
+        // SAFETY: the caller's promise, so that it is in the mapping; and the module
+        // leaves it alone until the head is past it.
+        unsafe {
+            (*self.ring.as_ptr())
+                .events
+                .as_ptr()
+                .add(slot as usize)
+                .read()
+        }
     }
 
     /// Reads up to `max` events, hands each to `f`, and then gives their
@@ -154,18 +188,10 @@ impl Ring {
     #[inline]
     pub fn reap(&mut self, max: u32, mut f: impl FnMut(io_event)) -> u32 {
         let n = self.len().min(max);
-        let mut head = self.head().load(Ordering::Relaxed) % self.nr;
+        let mut head = slot(self.head().load(Ordering::Relaxed), self.nr);
         for _ in 0..n {
-            // SAFETY: `head` is below `nr`, so that the slot is in the
-            // mapping; `len` saw that it was filled, and the module leaves
-            // it alone until the head is past it.
-            f(unsafe {
-                (*self.ring.as_ptr())
-                    .events
-                    .as_ptr()
-                    .add(head as usize)
-                    .read()
-            });
+            // SAFETY: `head` is below `nr`, and `len` saw that it was filled.
+            f(unsafe { self.event(head) });
             head = after(head, self.nr);
         }
         if n > 0 {
