@@ -122,13 +122,22 @@ impl<'c, 'fd, B: Memory> Batch<'c, 'fd, B> {
     ///
     /// Why the first request was refused, as io_submit(2) does. It is still the
     /// first: [`withdraw`](Self::withdraw) takes it out. `EAGAIN` is no fault of it:
-    /// take completions, for as many are there or in flight as the context has
-    /// room for.
+    /// as many are there or in flight as the context has room for. Take completions, or
+    /// [wait](Self::wait) for them.
     ///
     /// Without a request, `EINTR` if a signal came before so many completions.
     #[inline]
     pub fn enter(&mut self, min: u32, timeout: Option<Duration>) -> io::Result<u32> {
         self.context.enter(min, timeout)
+    }
+
+    /// As [`Context::wait`]: starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of it.
+    pub fn wait(&mut self, min: u32, timeout: Option<Duration>) -> io::Result<()> {
+        self.context.wait(min, timeout)
     }
 
     /// Takes the first request out that was not started, and gives its user data and
@@ -260,10 +269,12 @@ mod tests {
         fake.state().end(0);
         batch.enter(1, None).unwrap();
         batch.enter(9, Some(Duration::ZERO)).unwrap();
+        batch.push(read(2)).unwrap();
+        batch.wait(9, None).unwrap();
         drop(batch);
         context.wait(1, None).unwrap();
         context.wait(2, None).unwrap();
-        assert_eq!(fake.state().calls, [(2, 2), (0, 2), (0, 2)]);
+        assert_eq!(fake.state().calls, [(2, 2), (0, 2), (0, 2), (0, 2)]);
     }
 
     /// Dropped or forgotten: what wasn't started won't be.

@@ -96,8 +96,11 @@ impl<B: Memory> Context<B> {
     ///
     /// `EINTR` if a signal came before.
     pub fn wait(&mut self, min: u32, timeout: Option<Duration>) -> io::Result<()> {
-        self.withdraw_all();
-        self.enter(min, timeout)?;
+        let min = min.min(u32::try_from(self.in_flight()).unwrap_or(u32::MAX));
+        if self.ring.len() < min {
+            // SAFETY: nothing is started.
+            unsafe { self.link.calls.enter(self.link.ctx, 0, 0, min, timeout) }?;
+        }
         Ok(())
     }
 
