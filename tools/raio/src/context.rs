@@ -227,6 +227,21 @@ impl<B: Memory> Context<B> {
     ///
     /// Those of io_submit(2) for the first request, `EAGAIN` above all if as
     /// many are in flight as the context takes; `requests` is left as it was.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// use raio::{Buffer, Device, Request};
+    /// use std::fs::File;
+    ///
+    /// let mut context = Device::open()?.setup(32)?;
+    /// let file = File::open("/etc/services")?;
+    /// let mut requests = vec![Request::read(&file, Buffer::zeroed(4096, 512), 0, 7)];
+    /// context.submit(&mut requests)?;
+    /// let mut done = Vec::new();
+    /// context.getevents(1, 32, None, &mut done)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn submit(&mut self, requests: &mut Vec<Request<'_, B>>) -> io::Result<usize> {
         self.withdraw_all();
         self.iocbs.clear();

@@ -2,10 +2,18 @@
 //! Safe bindings of `/dev/raio`: asynchronous I/O by ioctls.
 //!
 //! A [`Device`] is the open device, a [`Context`] a queue of requests made
-//! with it. [`Context::submit`] takes the [`Buffer`] of each request that it
-//! starts, and the [`Completion`] gives it back, so a buffer can't be read,
-//! changed or freed while the kernel works on it. Dropping a context waits
-//! for the I/O that is still under way, and frees its buffers after that.
+//! with it. A [`Batch`] puts them into memory that the module reads, starts
+//! them, and waits, in one call. It takes the memory of each [`Request`], and the
+//! [`Completion`] gives it back, so a buffer can't be read, changed or freed
+//! while the kernel works on it. Dropping a context cancels the I/O that is
+//! still under way, or waits for it, and frees its buffers after that.
+//!
+//! What is used again and again is made known once: files, of which there is a
+//! table ([`Context::set_files`]), and memory ([`Registered`]). A request can be
+//! cancelled ([`Context::cancel`], [`CancelOnDrop`]).
+//!
+//! [`Context::submit`] and [`Context::getevents`] are the calls of libaio, for
+//! programs that are made for those.
 //!
 //! Relies on the module for two things: that an event is posted only when
 //! the kernel is done with the buffer, and that a destroyed context has no
@@ -20,19 +28,17 @@
 //!     let mut context = device.setup(32)?;
 //!     let file = File::open("/etc/services")?;
 //!
-//!     let mut requests: Vec<_> = (0..4)
-//!         .map(|i| Request::read(&file, Buffer::zeroed(4096, 512), i * 4096, i))
-//!         .collect();
-//!     while !requests.is_empty() {
-//!         context.submit(&mut requests)?;
+//!     let mut batch = context.batch();
+//!     for block in 0..4 {
+//!         let buffer = Buffer::zeroed(4096, 512);
+//!         let request = Request::read(&file, buffer, block * 4096, block);
+//!         batch.push(request).expect("room for 32");
 //!     }
-//!
-//!     let mut done = Vec::new();
-//!     while context.in_flight() > 0 {
-//!         context.getevents(1, 32, None, &mut done)?;
-//!     }
-//!     for completion in done {
-//!         println!("block {}: {} bytes", completion.user_data, completion.result?);
+//!     while !batch.is_empty() || batch.in_flight() > 0 {
+//!         batch.enter(1, None)?;
+//!         while let Some(completion) = batch.pop() {
+//!             println!("block {}: {} bytes", completion.user_data, completion.result?);
+//!         }
 //!     }
 //!     Ok(())
 //! }
