@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The crate on the real device: a selftest that runs in the guest (see
-//! scripts/test) and prints KTAP. Also a program to learn from.
-//!
-//! Data is written and read back through a context, with more requests than
-//! fit at once, and compared; then buffers are dropped in flight.
+//! The calls that libaio has: data is written and read back through a context, with
+//! more requests than fit at once, and compared; then buffers are dropped in flight.
 
+use crate::{eventfd, pattern, Test, BLOCK, CONTROL};
 use raio::{Buffer, Completion, Context, Device, Request};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
-    os::fd::{AsFd, AsRawFd, FromRawFd},
-    process::ExitCode,
+    os::fd::{AsFd, AsRawFd},
     time::Duration,
 };
 
-const CONTROL: &str = "/dev/raio_test_ctl";
-const BLOCK: usize = 4096;
 const BLOCKS: u64 = 500;
 
-fn pattern(block: u64) -> impl Iterator<Item = u8> {
-    (0..BLOCK as u64).map(move |i| (block.wrapping_mul(31) ^ i ^ (i >> 8)) as u8)
-}
+pub(crate) const TESTS: &[Test] = &[
+    ("write_and_read", write_and_read),
+    (
+        "refused_requests_keep_their_buffers",
+        refused_requests_keep_their_buffers,
+    ),
+    ("dropped_with_events_unread", dropped_with_events_unread),
+    ("waiting", waiting),
+];
 
 fn file() -> io::Result<File> {
     OpenOptions::new()
@@ -125,13 +126,7 @@ fn waiting() -> io::Result<()> {
     let device = Device::open()?;
     let mut context = device.setup(16)?;
     let file = file()?;
-    // SAFETY: it has just been opened.
-    let mut eventfd = unsafe {
-        match libc::eventfd(0, libc::EFD_CLOEXEC) {
-            -1 => return Err(io::Error::last_os_error()),
-            fd => File::from_raw_fd(fd),
-        }
-    };
+    let mut eventfd = eventfd()?;
     let mut poll = libc::pollfd {
         fd: device.as_fd().as_raw_fd(),
         events: libc::POLLIN,
@@ -173,29 +168,4 @@ fn waiting() -> io::Result<()> {
         )));
     }
     Ok(())
-}
-
-fn main() -> ExitCode {
-    type Test = (&'static str, fn() -> io::Result<()>);
-    let tests: [Test; 4] = [
-        ("write_and_read", write_and_read),
-        (
-            "refused_requests_keep_their_buffers",
-            refused_requests_keep_their_buffers,
-        ),
-        ("dropped_with_events_unread", dropped_with_events_unread),
-        ("waiting", waiting),
-    ];
-    println!("TAP version 13\n1..{}", tests.len());
-    let mut status = ExitCode::SUCCESS;
-    for (i, (name, test)) in tests.iter().enumerate() {
-        match test() {
-            Ok(()) => println!("ok {} {name}", i + 1),
-            Err(e) => {
-                println!("# {e}\nnot ok {} {name}", i + 1);
-                status = ExitCode::FAILURE;
-            }
-        }
-    }
-    status
 }
