@@ -35,6 +35,9 @@ tools: ## what runs in user space: libaio.so.1, raioctl, raio-stress, raio-diffe
 	cargo build --release --manifest-path tools/Cargo.toml
 	tools/libaio/link.sh
 
+libraio: ## the C library for raio's own calls, static and shared, in out/libraio
+	scripts/libraio >/dev/null
+
 fio-engine: ## fio's engine for raio, out/fio/raio.so, for the fio installed here
 	scripts/fio-engine >/dev/null
 
@@ -94,5 +97,5 @@ clean: ## remove what was built here (the cache stays)
 		-name '.*.cmd' -o -name modules.order -o -name Module.symvers -o \
 		-name bindings_generated.rs \) -not -path './.git/*' -delete
 
-.PHONY: modules modules_install help prepare kernels module tools fio-engine demo bench bench-check bench-submit model test test-full conformance programs mutants \
+.PHONY: modules modules_install help prepare kernels module tools libraio fio-engine demo bench bench-check bench-submit model test test-full conformance programs mutants \
 	guest vng clippy lint rustfmt-check doc clean
