@@ -28,6 +28,12 @@ all_over_raio()
 		[ "$(grown completed)" -eq "$(grown submitted)" ] && [ "$(grown refused)" -eq 0 ]
 }
 
+# all_direct: each was sent to the disk without asking its file.
+all_direct() { all_over_raio && [ "$(grown direct)" -eq "$(ios read write)" ]; }
+
+# none_direct
+none_direct() { all_over_raio && [ "$(grown direct)" -eq 0 ]; }
+
 # fails_with ERRNO
 fails_with() { [ "$status" -ne 0 ] && [ "$error" = "$1" ]; }
 
@@ -39,6 +45,10 @@ verify="--filename=$file --size=4m --direct=1 --rw=randrw --iodepth=32 --verify=
 nullb="--filename=/dev/nullb0 --size=1g --direct=1 --rw=randread --norandommap --number_ios=5000 --iodepth=32"
 batch="--iodepth_batch_submit=16 --iodepth_batch_complete_max=16"
 jobs="--directory=/mnt/ext4 --size=1m --direct=1 --rw=randrw --iodepth=16 --verify=crc32c --verify_fatal=1 --numjobs=4"
+files="--directory=/mnt/ext4 --nrfiles=8 --openfiles=2 --size=2m --rw=randrw --iodepth=16 --verify=crc32c --verify_fatal=1"
+ondisk="--filename=/dev/raio-fio --size=4m --direct=1 --rw=randrw --bsrange=512-16k --iodepth=32 --verify=crc32c --verify_fatal=1"
+large="--filename=/dev/raio-fio --size=4m --direct=1 --rw=randrw --bs=256k --iodepth=8 --verify=crc32c --verify_fatal=1"
+registered="--fixedbufs --registerfiles"
 chardev="--filename=/dev/raio_test0 --size=16k --rw=read --iodepth=4 --iodepth_batch_submit=4"
 
 # A disk that can trim and that can't write its second half.
@@ -48,7 +58,7 @@ for set in size=8 memory_backed=1 discard=1 badblocks=+8192-16383 power=1; do
 	echo "${set#*=}" >"$disk/${set%%=*}"
 done
 
-echo "1..17"
+echo "1..26"
 
 # shellcheck disable=SC2086 # lists
 {
@@ -103,8 +113,49 @@ all_over_raio && [ "$(grown setups)" -eq 4 ]
 report threads
 
 ENGINE=$engine DATA=$file run_fio "$dir/fio/raio.fio"
-all_over_raio && [ "$(grown setups)" -eq 4 ]
+all_over_raio && [ "$(grown setups)" -eq 5 ]
 report job_file
+
+# What is so large goes the direct path only if it is registered, by whatever the disk is named.
+run_raio $large
+none_direct
+ordinary=$?
+run_raio $large --fixedbufs
+all_direct && [ $ordinary -eq 0 ]
+report disk_verify_fixedbufs
+
+run_raio $ondisk --registerfiles
+all_over_raio
+report disk_verify_registerfiles
+
+run_raio $large $registered
+all_direct
+report disk_verify_large_registered
+
+run_raio $ondisk $registered
+all_direct && [ "$(grown reaped)" -eq "$(grown submitted)" ]
+report disk_verify_registered
+
+run_raio $ondisk $registered $batch --userspace_reap
+all_direct && [ "$(grown reaped)" -eq 0 ]
+report disk_verify_registered_batches_userspace_reap
+
+run_raio $nullb $registered $batch --iodepth_batch_complete_min=16 --userspace_reap
+all_direct && [ "$(grown reaped)" -eq 0 ]
+report null_blk_registered_batches_userspace_reap
+
+run_raio $nullb $registered --userspace_reap --iodepth_batch_complete_min=0
+all_direct && [ "$(grown reaped)" -eq 0 ]
+report null_blk_registered_polling_userspace_reap
+
+run_raio $verify $registered --userspace_reap --fsync=16
+none_direct
+report ext4_verify_registered
+
+# Which are registered when they are opened, and not when they are closed.
+run_raio $files $registered
+none_direct
+report files_registered
 
 # The error comes with the fsync, after the write to the page cache.
 run_raio --filename=/dev/raio-fio --offset=4m --size=8k --rw=write --fsync=1
