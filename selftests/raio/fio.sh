@@ -51,14 +51,14 @@ large="--filename=/dev/raio-fio --size=4m --direct=1 --rw=randrw --bs=256k --iod
 registered="--fixedbufs --registerfiles"
 chardev="--filename=/dev/raio_test0 --size=16k --rw=read --iodepth=4 --iodepth_batch_submit=4"
 
-# A disk that can trim and that can't write its second half.
+# A disk that can trim, can be polled, and can't write its second half.
 disk=/sys/kernel/config/nullb/raio-fio
 mkdir $disk
-for set in size=8 memory_backed=1 discard=1 badblocks=+8192-16383 power=1; do
+for set in size=8 memory_backed=1 discard=1 poll_queues=1 badblocks=+8192-16383 power=1; do
 	echo "${set#*=}" >"$disk/${set%%=*}"
 done
 
-echo "1..26"
+echo "1..27"
 
 # shellcheck disable=SC2086 # lists
 {
@@ -156,6 +156,15 @@ report ext4_verify_registered
 run_raio $files $registered
 none_direct
 report files_registered
+
+# What the module doesn't have yet it isn't asked for.
+run_raio $ondisk $registered --hipri
+if "$dir/raioctl" query | grep -q '^setup flags .*[13579bdf]$'; then
+	all_direct && [ "$(grown reaped)" -eq 0 ]
+else
+	fails_with 95 && grep -q "hipri: the module" /tmp/fio.err && [ "$(grown setups)" -eq 0 ]
+fi
+report hipri
 
 # The error comes with the fsync, after the write to the page cache.
 run_raio --filename=/dev/raio-fio --offset=4m --size=8k --rw=write --fsync=1

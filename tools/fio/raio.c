@@ -25,6 +25,10 @@
 
 #include "libraio.h"
 
+#ifndef RAIO_SETUP_IOPOLL
+#define RAIO_SETUP_IOPOLL	(1U << 0)
+#endif
+
 struct raio_data {
 	struct raio_queue q;
 	/* What the last getevents() has found. */
@@ -47,6 +51,7 @@ struct raio_options {
 	unsigned int nowait;
 	unsigned int fixedbufs;
 	unsigned int registerfiles;
+	unsigned int hipri;
 };
 
 static struct fio_option options[] = {
@@ -94,6 +99,15 @@ static struct fio_option options[] = {
 		.type	= FIO_OPT_STR_SET,
 		.off1	= offsetof(struct raio_options, registerfiles),
 		.help	= "Register each file while it is open",
+		.category = FIO_OPT_C_ENGINE,
+		.group	= FIO_OPT_G_INVALID,
+	},
+	{
+		.name	= "hipri",
+		.lname	= "raio polled completion",
+		.type	= FIO_OPT_STR_SET,
+		.off1	= offsetof(struct raio_options, hipri),
+		.help	= "Look for completions at the device, without interrupts",
 		.category = FIO_OPT_C_ENGINE,
 		.group	= FIO_OPT_G_INVALID,
 	},
@@ -264,6 +278,9 @@ static int raio_read(struct thread_data *td, struct io_event *events, unsigned i
 		ret = ioctl(rd->q.dev, RAIO_IOC_GETEVENTS, &get);
 		return ret < 0 ? -errno : ret;
 	}
+	/* Nobody else looks for completions then. */
+	if (o->hipri && rd->in_flight && !min)
+		min = 1;
 	if (min) {
 		ret = raio_queue_wait(&rd->q, min, t ? &timeout : NULL);
 		if (ret < 0)
@@ -383,6 +400,7 @@ static int raio_init(struct thread_data *td)
 {
 	struct raio_options *o = td->eo;
 	struct raio_setup setup = { .nr_events = td->o.iodepth };
+	struct raio_query query;
 	struct raio_data *rd;
 	unsigned int i;
 	int ret;
@@ -409,6 +427,21 @@ static int raio_init(struct thread_data *td)
 			goto no_memory;
 		for (i = 0; i < td->files_index; i++)
 			rd->files[i] = -1;
+	}
+	if (o->hipri) {
+		/* Only RAIO_IOC_ENTER is sure to look for completions. */
+		o->userspace_reap = 1;
+		setup.flags |= RAIO_SETUP_IOPOLL;
+		ret = raio_queue_query(o->device, &query);
+		if (ret) {
+			td_verror(td, -ret, o->device);
+			return 1;
+		}
+		if (!(query.setup_flags & RAIO_SETUP_IOPOLL)) {
+			log_err("raio: hipri: the module that is loaded can't poll for completions\n");
+			td_verror(td, EOPNOTSUPP, "hipri");
+			return 1;
+		}
 	}
 
 	ret = raio_queue_open(&rd->q, o->device, &setup);
