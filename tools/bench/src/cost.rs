@@ -12,6 +12,7 @@ mod aio;
 mod bars;
 mod client;
 mod engines;
+mod fio;
 mod jobs;
 mod native;
 mod profile;
@@ -20,6 +21,7 @@ mod uring;
 
 use crate::{growth::Machine, pairs::in_a_thread};
 use engines::Name;
+use fio::FioRun;
 use jobs::{Job, Targets};
 pub(crate) use profile::{profile, ProfileArgs};
 pub(crate) use report::{report, ReportArgs};
@@ -41,6 +43,9 @@ pub(crate) struct Args {
     /// Runs of each job with each engine, in turns
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+    /// fio too, with that engine for it
+    #[arg(long, value_name = "ENGINE")]
+    fio: Option<PathBuf>,
     /// Where to write it
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -75,6 +80,9 @@ pub(crate) struct Counted {
 pub(crate) struct Results {
     machine: Machine,
     runs: Vec<Run>,
+    /// In the job that the bars are about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    fio: Vec<FioRun>,
 }
 
 /// Measures, and prints as it does.
@@ -118,19 +126,58 @@ pub(crate) fn run(args: &Args) -> io::Result<bool> {
         }
         runs.append(&mut of_job);
     }
+    let fio = run_fio(args, &mut targets)?;
     if let Some(path) = &args.json {
         let machine = Machine::read(&args.note)?;
-        serde_json::to_writer(File::create(path)?, &Results { machine, runs })?;
+        serde_json::to_writer(File::create(path)?, &Results { machine, runs, fio })?;
     }
     Ok(true)
+}
+
+/// Has fio do the job that the bars are about.
+fn run_fio(args: &Args, targets: &mut Targets) -> io::Result<Vec<FioRun>> {
+    let job = Job::of("null_blk");
+    let name = format!("fio, {job}");
+    let Some(external) = &args.fio else {
+        return Ok(Vec::new());
+    };
+    if !args.job.is_empty() && !args.job.iter().any(|part| name.contains(part)) {
+        return Ok(Vec::new());
+    }
+    let path = targets.open(&job)?.path;
+    let asked = |engine: &Name| args.engine.is_empty() || args.engine.contains(engine);
+    let mut runs: Vec<FioRun> = Name::ALL
+        .into_iter()
+        .filter(asked)
+        .map(|engine| FioRun::new(engine, args.requests))
+        .collect();
+    for round in 0..args.rounds {
+        let turn = round % runs.len().max(1);
+        let (after, before) = runs.split_at_mut(turn);
+        for run in before.iter_mut().chain(after) {
+            run.run(&job, &path, external)?;
+        }
+    }
+    runs.retain(|run| !run.ns.is_empty());
+    for run in &runs {
+        println!(
+            "{name:<32} {:<20} {:>9.1} ns",
+            run.engine.to_string(),
+            run.ns_each()
+        );
+    }
+    Ok(runs)
+}
+
+fn median(ns: &[u64]) -> f64 {
+    let mut ns = ns.to_vec();
+    ns.sort_unstable();
+    ns.get(ns.len() / 2).map_or(0.0, |ns| *ns as f64)
 }
 
 impl Run {
     /// Of a request, in the median round.
     fn ns_each(&self) -> f64 {
-        let mut ns = self.ns.clone();
-        ns.sort_unstable();
-        ns.get(ns.len() / 2)
-            .map_or(0.0, |ns| *ns as f64 / self.requests as f64)
+        median(&self.ns) / self.requests as f64
     }
 }

@@ -28,7 +28,7 @@ const LIBAIO: [&str; 2] = [
     "/usr/lib/x86_64-linux-gnu/libaio.so.1",
     "/usr/lib/x86_64-linux-gnu/libaio.so.1t64",
 ];
-const OUR_LIBAIO: &str = "/raio/libaio/libaio.so.1";
+pub(crate) const OUR_LIBAIO: &str = "/raio/libaio/libaio.so.1";
 
 /// An engine.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

@@ -151,6 +151,11 @@ impl Results {
             }
             println!();
         }
+        let job = format!("fio, {}", Job::of("null_blk"));
+        for run in &self.fio {
+            let engine = run.engine.to_string();
+            println!("{job:<32} {engine:<18} {:>10.1}", run.ns_each());
+        }
     }
 
     /// Is no cost of raio's above that of `last`?
@@ -268,6 +273,7 @@ mod tests {
         Results {
             machine: Machine::read(&[]).unwrap(),
             runs: costs.iter().map(run).collect(),
+            fio: Vec::new(),
         }
     }
 
