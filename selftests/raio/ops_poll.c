@@ -1507,19 +1507,33 @@ static void *read_on(void *data)
 	return NULL;
 }
 
+FIXTURE(terminal)
+{
+	struct aio aio;
+};
+
+FIXTURE_SETUP(terminal)
+{
+	aio_begin(_metadata, &self->aio, &raio, 1);
+}
+
+FIXTURE_TEARDOWN(terminal)
+{
+	aio_end(_metadata, &self->aio);
+}
+
 /*
  * Who looks at a terminal of which another has read everything waits for what is
  * being written to it, which is done by work that may need memory. (The kernel
  * warns of those who can't wait for such.)
  */
-TEST(terminal_is_looked_at_while_it_is_written)
+TEST_F_TIMEOUT(terminal, is_looked_at_while_it_is_written, 300)
 {
 	const int flags = O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK;
 	struct typist reader = { }, w = { .fd = posix_openpt(flags) };
 	struct raio_stats before;
 	struct termios raw;
 	pthread_t threads[2];
-	struct aio aio;
 	unsigned int i;
 	int fd;
 
@@ -1531,7 +1545,6 @@ TEST(terminal_is_looked_at_while_it_is_written)
 	ASSERT_EQ(0, tcgetattr(fd, &raw));
 	cfmakeraw(&raw);
 	ASSERT_EQ(0, tcsetattr(fd, TCSANOW, &raw));
-	aio_begin(_metadata, &aio, &raio, 1);
 	stats_now(_metadata, &before);
 	reader.fd = fd;
 	ASSERT_EQ(0, pthread_create(&threads[0], NULL, write_on, &w));
@@ -1543,8 +1556,8 @@ TEST(terminal_is_looked_at_while_it_is_written)
 			struct iocb io;
 
 			prep_poll(&io, fd, POLLIN);
-			ASSERT_EQ(1, aio_submit_one(&aio, &io));
-			ASSERT_EQ(1, aio_wait(&aio, 1, &ev));
+			ASSERT_EQ(1, aio_submit_one(&self->aio, &io));
+			ASSERT_EQ(1, aio_wait(&self->aio, 1, &ev));
 			EXPECT_NE(0, ev.res & POLLIN);
 		}
 	}
@@ -1552,7 +1565,6 @@ TEST(terminal_is_looked_at_while_it_is_written)
 	ASSERT_EQ(0, pthread_join(threads[0], NULL));
 	__atomic_store_n(&reader.stop, true, __ATOMIC_RELAXED);
 	ASSERT_EQ(0, pthread_join(threads[1], NULL));
-	aio_end(_metadata, &aio);
 	close(fd);
 	close(w.fd);
 }
