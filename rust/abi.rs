@@ -377,6 +377,15 @@ impl Iocb {
         })
     }
 
+    /// Does it ask for nothing, and says nothing besides?
+    #[inline(always)]
+    pub(crate) fn is_plain_noop(&self) -> bool {
+        let iocb = &self.0;
+        u32::from(iocb.aio_lio_opcode) == bindings::IOCB_CMD_NOOP
+            && iocb.aio_flags | iocb.aio_rw_flags as u32 == 0
+            && iocb.aio_buf | iocb.aio_nbytes | iocb.aio_offset as u64 | iocb.aio_reserved2 == 0
+    }
+
     /// Does it ask for nothing?
     pub(crate) fn is_noop(&self) -> bool {
         u32::from(self.0.aio_lio_opcode) == bindings::IOCB_CMD_NOOP

@@ -54,7 +54,7 @@ use crate::{
         work::OwnedQueue, //
     },
     request::{
-        direct::Pool,
+        submitter::Cache,
         Inflight,
         Request,
         Workers, //
@@ -259,10 +259,10 @@ impl Kioctx {
         &self.inflight
     }
 
-    /// Its requests on the direct path.
+    /// What it keeps for who submits.
     #[inline]
-    pub(crate) fn direct(&self) -> &Pool {
-        self.inflight.direct()
+    pub(crate) fn cache(&self) -> &Cache {
+        self.inflight.cache()
     }
 
     /// Who carries out what may sleep.

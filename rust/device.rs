@@ -107,7 +107,7 @@ impl RaioFile {
         // No ring has more.
         let nr = u32::try_from(args.nr).unwrap_or(u32::MAX);
         let at = user::address(args.iocbs)?;
-        Ok(ctx.submit(nr, Iocbs::Pointers { at, compat })? as isize)
+        Ok(ctx.submit(nr, Iocbs::Pointers { at, compat })?.0 as isize)
     }
 
     fn getevents(&self, args: abi::GetEvents, compat: bool) -> Result<isize> {
@@ -134,11 +134,12 @@ impl RaioFile {
         let timeout = timeout(args.timeout, compat)?;
         let mask = Mask::read(user::address(args.sigmask)?, args.sigsetsize as usize)?;
         let ctx = self.contexts.lookup(args.ctx)?;
-        let taken = match args.nr {
-            0 => 0,
+        let (taken, posted) = match args.nr {
+            0 => (0, 0),
             nr => ctx.submit(nr, iocbs)?,
         };
-        if args.min_nr > 0 && taken == args.nr {
+        // What was posted just now was there, even if somebody else has read it.
+        if args.min_nr > posted && taken == args.nr {
             let waited = sigmask::under(mask, || ctx.wait_for(args.min_nr, timeout));
             if taken == 0 {
                 waited?;

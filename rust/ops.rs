@@ -14,14 +14,21 @@ use crate::{
         must_be_zero,
         Opcode, //
     },
-    request::Prepared,
+    request::{
+        Prepared,
+        Submitted, //
+    },
     ring::Event, //
 };
 use kernel::prelude::*;
 
-/// Starts a request; true if it goes on by itself. An error says that it was refused: there will be
-/// no event.
-type Start = fn(Prepared, &abi::Request) -> Result<bool>;
+pub(crate) use rw::{
+    plain,
+    Ways, //
+};
+
+/// Starts a request. An error says that it was refused: there will be no event.
+type Start = fn(Prepared, &abi::Request) -> Result<Submitted>;
 
 const BUF: u32 = 1 << 0;
 const LEN: u32 = 1 << 1;
@@ -61,7 +68,7 @@ fn takes_only(takes: u32, args: &abi::Request) -> Result {
 
 /// Starts a request. `EINVAL` if a field has something in it that the operation doesn't take; then
 /// as [`Start`].
-pub(crate) fn start(request: Prepared, args: &abi::Request) -> Result<bool> {
+pub(crate) fn start(request: Prepared, args: &abi::Request) -> Result<Submitted> {
     let (start, takes) = operation(args.opcode);
     takes_only(takes, args)?;
     if takes & FIXED == 0 && request.buffer().is_some() {
@@ -70,8 +77,14 @@ pub(crate) fn start(request: Prepared, args: &abi::Request) -> Result<bool> {
     start(request, args)
 }
 
+/// The event of a request without a file that does nothing, of which nothing else is said.
+#[inline]
+pub(crate) fn nothing(data: u64) -> Event {
+    noop::event(data, data)
+}
+
 /// The event of a request without a file that does nothing. Errors as [`start`].
 pub(crate) fn noop(obj: u64, args: &abi::Request) -> Result<Event> {
     takes_only(operation(args.opcode).1, args)?;
-    Ok(noop::event(obj, args))
+    Ok(noop::event(obj, args.data))
 }

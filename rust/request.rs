@@ -3,34 +3,38 @@
 //! Requests (kiocb): what one is in each stage of its life, and who owns it then.
 //!
 //! ```text
-//! Prepared ── start ──> the file's method has it ──> Ended ──> its event is in the ring
+//! Prepared ── start ──> Submitted: the file's method has it ──> Own ──> its event is in the ring
 //!     └── dropped: refused, no event
 //! ```
 //!
 //! A file may complete a request before its method has returned, and go on using it until it does.
-//! So both the submitter, until the method returns, and the completion own a half of it, that is a
-//! reference, and whoever comes last ends it. Who cancels it, and a worker that has it, takes one more
-//! meanwhile. Nobody else touches it, and the result is decided in one place: [`Request::complete`],
-//! or where the method returned it to the submitter.
+//! So both the submitter and the completion have it, and whoever is done later sees to its end, see
+//! [`handover`]: that is a reference, and who cancels a request, and a worker that has it, takes one more
+//! meanwhile. Whoever gives up the last ends it. Nobody else touches it, and the result is decided in one
+//! place: [`Request::complete`], or where the method returned it to the submitter.
 //!
-//! The file's half is that of whoever has the request: one that would have to wait is parked, see
+//! The completion is of whoever has the request: one that would have to wait is parked, see
 //! [`retry`], waits for its file to be ready, see [`watching`], or is a worker's, see [`workers`].
+//! That one has the file's half of it.
 //!
 //! # Locks
 //!
-//! That of [`inflight`] while a request is in flight. `refs` is where the halves meet:
+//! That of [`inflight`] while a request is in flight. `refs` is where those who have references meet:
 //!
 //! | who | does | partner |
 //! |---|---|---|
-//! | completion | `result`, then subtracts (full) | the others' load-acquire or subtraction |
-//! | submitter, canceller | its last access, then subtracts (full) | the others' load-acquire or subtraction |
+//! | each | its last access, then subtracts (full) | the others' load-acquire or subtraction |
 //!
 //! Who sees no other was last. To look first saves the subtraction in the usual cases.
 
 pub(crate) mod direct;
+mod handover;
 mod inflight;
 mod ownership;
 mod retry;
+mod stack;
+mod stock;
+pub(crate) mod submitter;
 mod watching;
 mod workers;
 
@@ -39,6 +43,7 @@ use crate::{
     context::{
         Batch,
         Buffer,
+        Kioctx,
         RegisteredFile,
         Slot, //
     },
@@ -46,6 +51,7 @@ use crate::{
         eventfd::EventFd,
         file_io::{
             Complete,
+            Direction,
             Kiocb,
             Transfer, //
         },
@@ -54,15 +60,26 @@ use crate::{
         page_wait::PageWait,
         work::Work, //
     },
+    registered::Uses,
     ring::Event,
     stats::Counter,
 };
 use core::{
-    cell::UnsafeCell,
-    mem::MaybeUninit,
-    ops::Deref,
+    cell::{
+        Cell,
+        UnsafeCell, //
+    },
+    mem::{
+        forget,
+        MaybeUninit, //
+    },
+    ops::{
+        Deref,
+        DerefMut, //
+    },
     ptr::{
         self,
+        null_mut,
         NonNull, //
     },
 };
@@ -87,24 +104,25 @@ use inflight::{
     Entry, //
 };
 
+use handover::Handover;
 use ownership::Ownership;
 use retry::Retry;
+use stock::Memory;
 use workers::Turn;
 
 pub(crate) use inflight::Inflight;
 pub(crate) use workers::Workers;
-
-/// The submitter's half and the file's.
-const HALVES: u32 = 2;
 
 /// A request.
 ///
 /// # Invariants
 ///
 /// * `kiocb` is the first field, and its file is `file`.
-/// * `result` is written by the completion only, before it gives up its half, and read by who ends
-///   the request only.
-/// * `refs` counts the halves that weren't given up, and those who cancel it.
+/// * `result` is written by the completion only, before `handover` knows that, and read by who ends the
+///   request only.
+/// * `refs` counts who sees to its end, those who cancel it, and a worker that has it.
+/// * `next` is whoever's that has it to himself: the submitter's, until it has handed it over.
+/// * `stocked` says whether its memory is counted by the stock of its context.
 #[repr(C)]
 pub(crate) struct Request {
     kiocb: Kiocb,
@@ -116,7 +134,12 @@ pub(crate) struct Request {
     obj: u64,
     data: u64,
     result: UnsafeCell<i64>,
+    handover: Handover,
     refs: Atomic<u32>,
+    next: Cell<*mut Request>,
+    stocked: bool,
+    /// Of the submitter: the file went on with it by itself.
+    went_on: bool,
     entry: UnsafeCell<Entry>,
     turn: UnsafeCell<Turn>,
     /// Of a read or a write.
@@ -166,22 +189,16 @@ pub(crate) struct Parts {
 }
 
 /// A request that no file's method has seen. If it is dropped, it was refused.
-pub(crate) struct Prepared(KBox<Request>);
+pub(crate) struct Prepared(Own);
 
 impl Prepared {
-    /// A request of those parts. Fails with `ENOMEM`.
-    #[inline]
-    pub(crate) fn new(parts: Parts) -> Result<Self> {
-        let memory = parts.slot.ctx().engine().requests.alloc()?;
-        Ok(Self::in_memory(memory, parts))
-    }
-
-    /// The same in memory that is there.
-    #[inline]
-    fn in_memory(memory: KBox<MaybeUninit<Request>>, parts: Parts) -> Self {
-        Self(KBox::write(
-            memory,
-            Request {
+    /// A request of those parts.
+    #[inline(always)]
+    fn in_memory(memory: Memory, parts: Parts) -> Self {
+        let (at, stocked) = memory.into_raw();
+        // SAFETY: It is memory for a request, and ours.
+        unsafe {
+            at.write(Request {
                 kiocb: Kiocb::new(),
                 file: parts.file,
                 buffer: parts.buffer,
@@ -190,7 +207,11 @@ impl Prepared {
                 obj: parts.obj,
                 data: parts.data,
                 result: UnsafeCell::new(0),
-                refs: Atomic::new(HALVES),
+                handover: Handover::new(),
+                refs: Atomic::new(1),
+                next: Cell::new(null_mut()),
+                stocked,
+                went_on: false,
                 entry: UnsafeCell::new(Entry::new()),
                 turn: UnsafeCell::new(Turn::new()),
                 retry: UnsafeCell::new(None),
@@ -200,8 +221,10 @@ impl Prepared {
                 work: Work::new(),
                 identity: parts.identity,
                 writing: false,
-            },
-        ))
+            });
+        }
+        // INVARIANT: It was just made.
+        Self(Own(at))
     }
 
     /// The file that it is for.
@@ -230,19 +253,115 @@ impl Prepared {
         }
     }
 
+    /// The same for a transfer that asks for nothing besides.
+    #[inline]
+    pub(crate) fn prepare_plain(&mut self, pos: i64, dir: Direction, ioprio: u16) {
+        let request = &mut *self.0;
+        let complete = Request::completed;
+        // SAFETY: `file` is kept by the request.
+        unsafe {
+            request
+                .kiocb
+                .prepare_plain(&request.file, pos, dir, ioprio, complete)
+        }
+    }
+
+    /// How its file can be asked, and what that depends on.
+    #[inline]
+    pub(crate) fn kiocb(&self) -> &Kiocb {
+        &self.0.kiocb
+    }
+
     /// Gives it a priority that was checked.
     fn set_ioprio(&mut self, ioprio: u16) {
         self.0.kiocb.set_ioprio(ioprio);
     }
 
-    /// Ends it, with an event.
-    pub(crate) fn end(self, result: i64) {
-        Ended(self.0).end(result);
+    /// Ends it; there will be an event.
+    pub(crate) fn end(self, result: i64) -> Submitted {
+        // SAFETY: It is ours.
+        unsafe { Submitted::ended(self.leak(), result) }
     }
 
-    /// From here on it belongs to those who have its halves, and isn't moved.
+    /// From here on it belongs to the submitter and to who has the file's half.
     fn leak(self) -> NonNull<Request> {
-        NonNull::from(KBox::leak(self.0))
+        self.0.into_raw()
+    }
+}
+
+/// A request that was submitted: its submitter's part of it.
+///
+/// # Invariants
+///
+/// It hasn't been handed over.
+#[must_use]
+pub(crate) struct Submitted {
+    request: NonNull<Request>,
+    goes_on: bool,
+    waits: bool,
+}
+
+impl Submitted {
+    /// One that has ended.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else may have it.
+    unsafe fn ended(request: NonNull<Request>, result: i64) -> Self {
+        // SAFETY: It is ours.
+        unsafe {
+            *(*request.as_ptr()).result.get() = result;
+            Request::handover(request).end_here();
+        }
+        Self {
+            request,
+            goes_on: false,
+            waits: false,
+        }
+    }
+
+    /// One that somebody else has, or had; if it `waits`, that may take any time.
+    ///
+    /// # Safety
+    ///
+    /// It must be the submitter's.
+    unsafe fn going_on(request: NonNull<Request>, waits: bool) -> Self {
+        // SAFETY: Nobody but the submitter, which we are, accesses that, and keeps it.
+        unsafe { (*request.as_ptr()).went_on = true };
+        Self {
+            request,
+            goes_on: true,
+            waits,
+        }
+    }
+
+    /// Does it go on by itself?
+    pub(crate) fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
+    fn waits(&self) -> bool {
+        self.waits
+    }
+
+    fn into_raw(self) -> NonNull<Request> {
+        self.request
+    }
+
+    /// Hands it over, or posts its event if it has ended.
+    pub(crate) fn hand_over(self) {
+        let request = self.request;
+        // SAFETY: It is the submitter's, by the type invariant. If it has ended, the caller sees to its end.
+        unsafe {
+            if Request::handover(request).has_ended()
+                || !Inflight::joining(Request::inflight(request)).join(request)
+            {
+                if Request::went_on(request) {
+                    Counter::Early.add(1);
+                }
+                Request::put(request);
+            }
+        }
     }
 }
 
@@ -280,31 +399,73 @@ impl Request {
     ///
     /// # Safety
     ///
-    /// The completion's half must be the caller's, who gives it up.
+    /// The file's half must be the caller's, who gives it up.
     unsafe fn complete(request: NonNull<Self>, result: i64) {
-        // SAFETY: The completion's half is ours, and with it the right to write the result.
+        // SAFETY: The file's half is ours.
         unsafe {
-            *(*request.as_ptr()).result.get() = result;
-            Self::inflight(request).leave(request);
-            Self::put(request);
+            if Self::decided(request, result) {
+                Self::put(request);
+            }
         }
     }
 
-    /// The method has returned, and the file goes on or has ended the request already.
+    /// Decides the result. True if the caller has to put it then; otherwise it may be gone as soon as this returns,
+    /// unless something else keeps it.
     ///
     /// # Safety
     ///
-    /// The submitter's half must be the caller's, who gives it up.
-    unsafe fn submitted(request: NonNull<Self>) {
-        // SAFETY: Alive, for we have a half of it.
+    /// As for [`Self::complete`].
+    unsafe fn decided(request: NonNull<Self>, result: i64) -> bool {
+        // SAFETY: The file's half is ours, and with it the right to write the result. If it was handed over, it is
+        // ours to end.
         unsafe {
-            // Acquire: see `put`, which comes to the same conclusion.
-            if (*request.as_ptr()).refs.load(Acquire) == 1 {
-                Counter::Early.add(1);
-            } else {
-                Self::inflight(request).join(request);
+            *(*request.as_ptr()).result.get() = result;
+            let ours = Self::handover(request).ended();
+            if ours {
+                Self::inflight(request).leave(request);
             }
-            Self::put(request);
+            ours
+        }
+    }
+
+    /// How far its submitter and the file are.
+    ///
+    /// # Safety
+    ///
+    /// It must be alive.
+    #[inline]
+    unsafe fn handover<'a>(request: NonNull<Self>) -> &'a Handover {
+        // SAFETY: As the caller says.
+        unsafe { &(*request.as_ptr()).handover }
+    }
+
+    /// Did its file go on with it by itself?
+    ///
+    /// # Safety
+    ///
+    /// The caller must be its submitter.
+    #[inline]
+    unsafe fn went_on(request: NonNull<Self>) -> bool {
+        // SAFETY: As the caller says.
+        unsafe { (*request.as_ptr()).went_on }
+    }
+
+    /// Its event.
+    ///
+    /// # Safety
+    ///
+    /// It must be the caller's, and have a result.
+    #[inline]
+    unsafe fn event(request: NonNull<Self>) -> Event {
+        // SAFETY: As the caller says.
+        unsafe {
+            let request = &*request.as_ptr();
+            Event {
+                data: request.data,
+                obj: request.obj,
+                res: *request.result.get(),
+                res2: 0,
+            }
         }
     }
 
@@ -333,14 +494,14 @@ impl Request {
     ///
     /// # Safety
     ///
-    /// The completion's half must be the caller's, who gives it up.
+    /// The file's half must be the caller's, who gives it up.
     unsafe fn complete_in_wakeup(request: NonNull<Self>, result: i64) {
         // SAFETY: As for `complete`.
         unsafe {
-            *(*request.as_ptr()).result.get() = result;
-            Self::inflight(request).leave(request);
-            if let Some(ended) = Self::release(request) {
-                ended.end_in_wakeup();
+            if Self::decided(request, result) {
+                if let Some(own) = Self::release(request) {
+                    own.end_in_wakeup();
+                }
             }
         }
     }
@@ -349,26 +510,16 @@ impl Request {
     ///
     /// # Safety
     ///
-    /// The completion's half must be the caller's, who gives it up. `batch` must be of its context.
+    /// The file's half must be the caller's, who gives it up. `batch` must be of its context.
     unsafe fn complete_in(batch: &Batch, request: NonNull<Self>, result: i64) {
         // SAFETY: As for `complete`.
         unsafe {
-            *(*request.as_ptr()).result.get() = result;
-            Self::inflight(request).leave(request);
-            if let Some(ended) = Self::release(request) {
-                ended.end_in(batch);
+            if Self::decided(request, result) {
+                if let Some(own) = Self::release(request) {
+                    own.end_in(batch);
+                }
             }
         }
-    }
-
-    /// Frees its memory.
-    ///
-    /// # Safety
-    ///
-    /// It must be from a box, the caller's, and what there is to drop be dropped.
-    unsafe fn free(request: NonNull<Self>) {
-        // SAFETY: As the caller says. What is not initialised needs no drop.
-        drop(unsafe { KBox::from_raw(request.as_ptr().cast::<MaybeUninit<Self>>()) });
     }
 
     /// Gives up a reference. Who comes last ends the request.
@@ -378,8 +529,8 @@ impl Request {
     /// The reference must be the caller's.
     unsafe fn put(request: NonNull<Self>) {
         // SAFETY: As the caller says.
-        if let Some(ended) = unsafe { Self::release(request) } {
-            ended.end_as_completed();
+        if let Some(own) = unsafe { Self::release(request) } {
+            own.end();
         }
     }
 
@@ -388,14 +539,15 @@ impl Request {
     /// # Safety
     ///
     /// The reference must be the caller's.
-    unsafe fn release(request: NonNull<Self>) -> Option<Ended> {
+    #[inline]
+    unsafe fn release(request: NonNull<Self>) -> Option<Own> {
         // SAFETY: Alive, for we have a reference.
         let refs = unsafe { &(*request.as_ptr()).refs };
         // Acquire, Full: what the others did comes before what we do with the whole. Full: what we
         // did comes before what the others do with it. See the table above.
         let last = refs.load(Acquire) == 1 || refs.fetch_sub(1u32, Full) == 1;
-        // SAFETY: It was leaked by `leak`, and ours is the last reference.
-        last.then(|| Ended(unsafe { KBox::from_raw(request.as_ptr()) }))
+        // INVARIANT: Ours was the last reference.
+        last.then(|| Own(request))
     }
 
     /// Says how a request is cancelled; false if it isn't one of ours.
@@ -433,98 +585,210 @@ unsafe extern "C" fn raio_request_set_cancel(
     unsafe { Request::set_cancel(kiocb, cancel) }
 }
 
-/// A request that nobody else has any more.
-struct Ended(KBox<Request>);
+/// A request that nobody else has.
+///
+/// # Invariants
+///
+/// It is alive, in memory as [`Memory`] has it, and ours.
+struct Own(NonNull<Request>);
 
-impl Ended {
-    fn end_as_completed(self) {
-        let result = self.result();
-        self.end(result);
+impl Deref for Own {
+    type Target = Request;
+
+    fn deref(&self) -> &Request {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl DerefMut for Own {
+    fn deref_mut(&mut self) -> &mut Request {
+        // SAFETY: By the type invariant.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // SAFETY: It is ours, and this is its end.
+        unsafe {
+            Self::let_go_of(self.0, &mut Uses::none());
+            // The slot goes last, for it keeps the context.
+            let _slot = Self::remains(self.0).0;
+        }
+    }
+}
+
+impl Own {
+    fn into_raw(self) -> NonNull<Request> {
+        let request = self.0;
+        forget(self);
+        request
     }
 
-    /// What the completion has written.
-    fn result(&self) -> i64 {
-        // SAFETY: It has given up its half.
-        unsafe { *self.0.result.get() }
-    }
-
-    /// Lets go of everything and posts the event. The file goes first: who sees the event may rely
-    /// on the request no longer using it.
-    fn end(self, result: i64) {
-        let (slot, event, eventfd) = self.take(result);
+    /// Ends it, when there is a result. Lets go of everything and posts the event. The file goes first: who sees
+    /// the event may rely on the request no longer using it.
+    fn end(self) {
+        let (slot, event, eventfd) = self.take();
         slot.post(&event, eventfd);
     }
 
     /// The same where the lock of a wait queue is held.
     fn end_in_wakeup(self) {
-        if self.0.eventfd.is_some() {
+        if self.eventfd.is_some() {
             // Who counts on it may watch what is being woken.
-            let request = NonNull::from(KBox::leak(self.0));
             // SAFETY: It is ours alone, and we hand it over.
-            unsafe { Request::defer::<{ watching::END }>(request) }
+            unsafe { Request::defer::<{ watching::END }>(self.into_raw()) }
             return;
         }
-        let result = self.result();
-        let (slot, event, _) = self.take(result);
+        let (slot, event, _) = self.take();
         slot.post_in_wakeup(&event);
     }
 
     /// The same where others of the context are ended, too.
     fn end_in(self, batch: &Batch) {
-        let result = self.result();
-        let (slot, event, eventfd) = self.take(result);
+        let (slot, event, eventfd) = self.take();
         batch.post(slot, &event, eventfd);
     }
 
-    /// Everything but what its event needs goes. In place: a request is too large to be moved.
-    fn take(mut self, result: i64) -> (Slot, Event, Option<EventFd>) {
-        if self.0.writing {
-            self.0.kiocb.end_write();
+    /// Everything but what its event needs goes.
+    fn take(self) -> (Slot, Event, Option<EventFd>) {
+        let request = self.into_raw();
+        // SAFETY: It is ours, and this is its end.
+        unsafe {
+            Self::let_go_of(request, &mut Uses::none());
+            let event = Request::event(request);
+            let (slot, eventfd) = Self::remains(request);
+            (slot, event, eventfd)
+        }
+    }
+
+    /// Everything but what its event needs goes; the use of a registered file is added to `files`. Then it is to be
+    /// [told](Self::told) of.
+    #[inline(always)]
+    fn let_go(self, files: &mut Uses<ARef<File>>) -> NonNull<Request> {
+        let request = self.into_raw();
+        // SAFETY: It is ours.
+        unsafe { Self::let_go_of(request, files) };
+        request
+    }
+
+    /// In place: a request is too large to be moved.
+    ///
+    /// # Safety
+    ///
+    /// It must be the caller's, who goes on with what [remains](Self::remains).
+    #[inline(always)]
+    unsafe fn let_go_of(request: NonNull<Request>, files: &mut Uses<ARef<File>>) {
+        // SAFETY: As the caller says.
+        let request = unsafe { &mut *request.as_ptr() };
+        if request.writing {
+            request.kiocb.end_write();
         }
         // Nothing is left out, so that nobody forgets what has to be dropped.
         let Request {
             kiocb: _,
             file,
             buffer,
-            eventfd,
-            slot,
-            obj,
-            data,
+            eventfd: _,
+            slot: _,
+            obj: _,
+            data: _,
             result: _,
+            handover: _,
             refs: _,
-            entry,
+            next: _,
+            stocked: _,
+            went_on: _,
+            entry: _,
             turn: _,
             retry,
-            page,
+            page: _,
             ownership: _,
             watch: _,
             work: _,
             identity,
             writing: _,
-        } = &mut *self.0;
-        let event = Event {
-            data: *data,
-            obj: *obj,
-            res: result,
-            res2: 0,
-        };
-        // SAFETY: Each is moved or dropped once, for the request isn't dropped as one below.
-        let (mut slot, eventfd) = unsafe {
-            ptr::drop_in_place(file);
+        } = request;
+        // SAFETY: Each is moved or dropped once, for the request isn't dropped as one.
+        unsafe {
+            match ptr::read(file) {
+                FileRef::Registered(file) => files.add(file),
+                FileRef::Own(file) => drop(file),
+            }
             ptr::drop_in_place(buffer);
             ptr::drop_in_place(retry);
             ptr::drop_in_place(identity);
-            (ptr::read(slot), ptr::read(eventfd))
-        };
-        if entry.get_mut().is_late {
-            slot.set_late();
         }
-        let goes = page.end();
-        let this = NonNull::from(KBox::leak(self.0));
-        if goes {
-            // SAFETY: It was a box just now, and all of it is dropped.
-            unsafe { Request::free(this) }
+    }
+
+    /// What is left of it but for its memory, which goes back to where it belongs.
+    ///
+    /// # Safety
+    ///
+    /// It must be the caller's, who has let go of the rest.
+    unsafe fn remains(request: NonNull<Request>) -> (Slot, Option<EventFd>) {
+        // SAFETY: As the caller says. The slot keeps the context.
+        unsafe {
+            let (slot, eventfd) = Self::parts(request);
+            if let Some(memory) = Self::memory(request, slot.ctx()) {
+                slot.ctx().cache().stock.free.push(memory);
+            }
+            (slot, eventfd)
         }
-        (slot, event, eventfd)
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::remains`]; each is moved out.
+    #[inline(always)]
+    unsafe fn parts(request: NonNull<Request>) -> (Slot, Option<EventFd>) {
+        // SAFETY: As the caller says.
+        unsafe {
+            let request = request.as_ptr();
+            let mut slot = ptr::read(&raw const (*request).slot);
+            if (*(*request).entry.get()).is_late {
+                slot.set_late();
+            }
+            (slot, ptr::read(&raw const (*request).eventfd))
+        }
+    }
+
+    /// Its memory, if that is the caller's now, for the stock. It is freed otherwise, or left to who has use for it
+    /// yet.
+    ///
+    /// # Safety
+    ///
+    /// It must be the caller's, with nothing left in it. `ctx` must be its context.
+    #[inline(always)]
+    unsafe fn memory(request: NonNull<Request>, ctx: &Kioctx) -> Option<NonNull<Request>> {
+        // SAFETY: As the caller says.
+        unsafe {
+            let stocked = (*request.as_ptr()).stocked;
+            match (*request.as_ptr()).page.end() {
+                true if stocked => return Some(request),
+                true => stock::free(request),
+                false if stocked => ctx.cache().stock.lost(),
+                false => (),
+            }
+        }
+        None
+    }
+
+    /// Its event was posted, with those of others. Its memory, as [`Self::memory`] has it. The reference of the slot
+    /// is left to the caller.
+    ///
+    /// # Safety
+    ///
+    /// It must come from [`Self::let_go`].
+    #[inline(always)]
+    unsafe fn told(request: NonNull<Request>) -> Option<NonNull<Request>> {
+        // SAFETY: It is ours.
+        unsafe {
+            let (slot, eventfd) = Self::parts(request);
+            let memory = Self::memory(request, slot.ctx());
+            slot.told(eventfd);
+            memory
+        }
     }
 }

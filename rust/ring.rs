@@ -47,7 +47,10 @@ use core::{
     },
     ffi::c_void,
     mem::size_of,
-    ptr::NonNull,
+    ptr::{
+        self,
+        NonNull, //
+    },
 };
 use kernel::{
     prelude::*,
@@ -146,9 +149,14 @@ struct Locked<'a> {
 }
 
 /// `completion_lock`, held.
+///
+/// # Invariants
+///
+/// `last` is the number of a page, and where that is; or null.
 struct Posting<'a> {
     ring: &'a Ring,
     posted: Guard<'a, Posted, SpinLockIrqBackend>,
+    last: (usize, *mut u8),
 }
 
 /// The pages while one of the locks is held. `None` for a page that isn't there: the ring is being
@@ -214,6 +222,7 @@ impl Ring {
         Posting {
             ring: self,
             posted: self.completion_lock.lock(),
+            last: (0, ptr::null_mut()),
         }
     }
 
@@ -388,10 +397,15 @@ impl Posting<'_> {
     fn write(&mut self, event: &Event) {
         let layout = self.ring.layout;
         let tail = self.posted.tail;
-        let (page, offset) = layout.slot(tail);
-        let Some(page) = self.page(page) else {
-            return;
-        };
+        let (index, offset) = layout.slot(tail);
+        if self.last.0 != index || self.last.1.is_null() {
+            let Some(page) = self.page(index) else {
+                return;
+            };
+            // INVARIANT: That is where it is, while the lock is held.
+            self.last = (index, page);
+        }
+        let page = self.last.1;
         // SAFETY: A slot lies in one page, aligned, and `self` keeps it from being replaced. User
         // space may write to it at the same time, as it may to any memory of its own.
         unsafe { page.add(offset).cast::<Event>().write_volatile(*event) };

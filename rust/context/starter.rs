@@ -9,7 +9,6 @@ use super::{
         Slot,
         Slots, //
     },
-    Batch,
     User, //
 };
 use crate::{
@@ -27,14 +26,16 @@ use crate::{
     ops,
     registered::Uses,
     request::{
-        direct::{
-            Flight,
-            Submitter, //
-        },
+        direct::Flight,
+        submitter::Submitter,
         FileRef,
-        Parts,
-        Prepared, //
+        Parts, //
     },
+    ring::Event,
+};
+use core::mem::{
+    self,
+    MaybeUninit, //
 };
 use kernel::{
     fs::File,
@@ -45,9 +46,16 @@ use kernel::{
     },
 };
 
+/// So many events of requests without a file are posted together.
+pub(super) const NOTHINGS: usize = 16;
+
+/// Place for them.
+pub(super) type Done = [MaybeUninit<Event>; NOTHINGS];
+
 /// A request as a call has it.
-pub(super) struct Given {
-    pub(super) iocb: Iocb,
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) iocb: &'a Iocb,
     /// What its event has for the address of the iocb.
     pub(super) obj: u64,
     /// Where the following one begins in its file, if that is known.
@@ -56,18 +64,22 @@ pub(super) struct Given {
     pub(super) left: u32,
 }
 
-/// What a call needs for all its requests.
+/// What a call needs for all its requests. It has to be [finished](Self::finish).
 pub(super) struct Starter<'a> {
     user: &'a User,
     slots: Slots,
     identity: Option<Arc<Identity>>,
     /// Not such as kernel AIO has: named by their data, about what is registered.
     native: bool,
-    /// Of the last request without a file.
-    batch: Option<Batch>,
-    /// Since the first request on that path.
-    direct: Option<Submitter<'a>>,
+    /// Since the first request with a file.
+    submitter: Option<Submitter<'a>>,
+    /// Events of requests without one, whose slots are ours, until they are posted.
+    done: &'a mut Done,
+    nr_done: usize,
+    posted: u32,
     file: Option<Named>,
+    /// Of that one.
+    ways: ops::Ways,
 }
 
 /// The file that a request has named.
@@ -145,12 +157,16 @@ impl Named {
         })
     }
 
-    /// The device, if that transfer can be made on the direct path.
+    /// The device, if that transfer can be made on the direct path, its memory being registered or not.
     #[inline(always)]
-    fn takes(&self, transfer: &Transfer) -> Option<Device> {
+    fn takes(&self, transfer: &Transfer, registered: bool) -> Option<Device> {
         let (file, dir) = (self.file(), transfer.dir);
+        let (addr, len) = (transfer.addr, transfer.len);
         self.device.filter(|device| {
-            file_io::open_for(file, dir) && device.takes(file, transfer.pos, transfer.len, dir)
+            file_io::open_for(file, dir)
+                && device.takes(file, transfer.pos, len, dir)
+                // What is wrong with memory the ordinary path says.
+                && (registered || user::is_memory(addr, len) && device.takes_memory(addr, len))
         })
     }
 
@@ -161,7 +177,7 @@ impl Named {
     fn is_alone(&mut self, transfer: &Transfer, next: Option<u64>) -> bool {
         let begin = transfer.pos as u64;
         let end = begin.wrapping_add(transfer.len as u64);
-        let goes_on = core::mem::replace(&mut self.last_end, end) == begin;
+        let goes_on = mem::replace(&mut self.last_end, end) == begin;
         self.merges_neighbours && !goes_on && next.is_some_and(|next| next != end)
     }
 
@@ -182,27 +198,32 @@ impl Named {
 impl<'a> Starter<'a> {
     /// For a call by `user` that has so many `slots`, for requests by somebody else than the context's identity
     /// if that is said; `native` ones, or such as kernel AIO has.
+    #[inline(always)]
     pub(super) fn new(
         user: &'a User,
         slots: Slots,
         identity: Option<Arc<Identity>>,
         native: bool,
+        done: &'a mut Done,
     ) -> Self {
         Self {
             user,
             slots,
             identity,
             native,
-            batch: None,
-            direct: None,
+            submitter: None,
+            done,
+            nr_done: 0,
+            posted: 0,
+            ways: ops::Ways::default(),
             file: None,
         }
     }
 
     /// Runs what sends those that were held back.
     pub(super) fn send(&mut self, send: &dyn Fn()) {
-        match &self.direct {
-            Some(direct) => direct.collecting(send),
+        match &self.submitter {
+            Some(submitter) => submitter.collecting(send),
             None => send(),
         }
     }
@@ -210,100 +231,106 @@ impl<'a> Starter<'a> {
     /// Starts one; true if its file goes on with it by itself. For those that kernel AIO has, the order of the
     /// checks is that of kernel AIO, which decides the error when several apply.
     #[inline(always)]
-    pub(super) fn start(&mut self, given: &Given) -> Result<bool> {
-        let mut slot = None;
-        if let Some(transfer) = given.iocb.as_transfer(self.native) {
-            slot = Some(self.slots.next().ok_or(EAGAIN)?);
-            if self.start_directly(&transfer, given, &mut slot)? {
-                return Ok(true);
-            }
+    pub(super) fn start(&mut self, given: Given<'_>) -> Result<bool> {
+        let iocb = given.iocb;
+        if let Some(transfer) = iocb.as_transfer(self.native) {
+            let slot = self.slots.next().ok_or(EAGAIN)?;
+            return self.start_transfer(&transfer, given, slot);
         }
-        self.start_ordinarily(given, slot)
+        if self.native && iocb.is_plain_noop() {
+            let slot = self.slots.next().ok_or(EAGAIN)?;
+            self.has_done(slot, &ops::nothing(given.obj));
+            return Ok(false);
+        }
+        self.start_any(given)
     }
 
-    /// Starts it on the direct path, if it is one for that, and takes the slot.
+    /// Starts a transfer that asks for nothing besides, on the direct path if it is one for that.
     #[inline(always)]
-    fn start_directly(
+    fn start_transfer(
         &mut self,
         transfer: &Transfer,
-        given: &Given,
-        slot: &mut Option<Slot>,
+        given: Given<'_>,
+        slot: Slot,
     ) -> Result<bool> {
         let (addr, len, dir) = (transfer.addr, transfer.len, transfer.dir);
         let file = match &mut self.file {
             Some(file) if file.is(transfer.fd, transfer.is_file_fixed) => file,
-            other => other.insert(Named::new(
-                self.user,
-                transfer.fd,
-                transfer.is_file_fixed,
-                given.left,
-            )?),
-        };
-        let Some(device) = file.takes(transfer) else {
-            return Ok(false);
+            other => {
+                self.ways = ops::Ways::default();
+                other.insert(Named::new(
+                    self.user,
+                    transfer.fd,
+                    transfer.is_file_fixed,
+                    given.left,
+                )?)
+            }
         };
         if !self.native {
             Iocb::write_key(given.obj as usize)?;
         }
-        let registered = match transfer.buffer {
-            Some(index) => {
-                let buffer = self.user.registered.buffers.get(index).ok_or(EFAULT)?;
-                let place = buffer.place(addr, len)?;
-                Some((buffer, place))
-            }
-            // What is wrong with it the ordinary path says.
-            None if !user::is_memory(addr, len) || !device.takes_memory(addr, len) => {
-                return Ok(false)
-            }
+        let buffer = match transfer.buffer {
+            Some(index) => Some(self.user.registered.buffers.get(index).ok_or(EFAULT)?),
             None => None,
         };
-        file.begin(transfer)?;
-        let direct = self.direct.get_or_insert_with(|| Submitter::new(self.user));
-        if !direct.has_place()? {
-            return Ok(false);
+        let submitter = self
+            .submitter
+            .get_or_insert_with(|| Submitter::new(self.user));
+        let identity = self.identity.clone();
+        if let Some(device) = file.takes(transfer, buffer.is_some()) {
+            let place = match &buffer {
+                Some(buffer) => Some(buffer.place(addr, len)?),
+                None => None,
+            };
+            file.begin(transfer)?;
+            if submitter.has_place()? {
+                if let Some(place) = place.or_else(|| submitter.pin(addr, len, dir)) {
+                    let alone = file.is_alone(transfer, given.next);
+                    let flight = Flight {
+                        slot,
+                        file: Named::take(&mut self.file, given.left)?,
+                        buffer,
+                        identity,
+                        addr,
+                        len,
+                        pos: transfer.pos,
+                        dir,
+                        ioprio: submitter.ioprio(),
+                    };
+                    submitter.start(device, place, (given.obj, transfer.data), alone, flight);
+                    return Ok(true);
+                }
+            }
         }
-        let alone = file.is_alone(transfer, given.next);
-        let kept = Named::take(&mut self.file, given.left)?;
-        let (buffer, place) = match registered {
-            Some((buffer, place)) => (Some(buffer), place),
-            None => match direct.pin(addr, len, dir) {
-                Some(place) => (None, place),
-                None => return Ok(false),
-            },
-        };
-        let Some(slot) = slot.take() else {
-            return Ok(false);
-        };
-        let flight = Flight {
+        let ioprio = submitter.ioprio();
+        let request = submitter.prepare(Parts {
             slot,
-            file: kept,
+            file: Named::take(&mut self.file, given.left)?,
             buffer,
-            identity: self.identity.clone(),
-            addr,
-            len,
-            pos: transfer.pos,
-            dir,
-            ioprio: direct.ioprio(),
-        };
-        direct.start(device, place, (given.obj, transfer.data), alone, flight);
-        Ok(true)
+            eventfd: None,
+            identity,
+            obj: given.obj,
+            data: transfer.data,
+        })?;
+        let submitted = ops::plain(request, transfer, ioprio, &mut self.ways)?;
+        Ok(submitter.submitted(submitted))
     }
 
     #[inline(never)]
-    fn start_ordinarily(&mut self, given: &Given, slot: Option<Slot>) -> Result<bool> {
-        let (iocb, native) = (&given.iocb, self.native);
+    fn start_any(&mut self, given: Given<'_>) -> Result<bool> {
+        let (iocb, native) = (given.iocb, self.native);
         iocb.check(native)?;
-        let slot = match slot {
-            Some(slot) => slot,
-            None => self.slots.next().ok_or(EAGAIN)?,
-        };
+        let slot = self.slots.next().ok_or(EAGAIN)?;
         if native && iocb.is_noop() {
             return self.do_nothing(iocb, slot);
         }
         let (fd, is_fixed) = (iocb.fd(), native && iocb.is_file_fixed());
         match &mut self.file {
             Some(file) if file.is(fd, is_fixed) => (),
-            other => *other = Some(Named::new(self.user, fd, is_fixed, given.left)?),
+            other => {
+                self.ways = ops::Ways::default();
+                *other = Some(Named::new(self.user, fd, is_fixed, given.left)?);
+            }
         }
         let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
         let buffer = match native {
@@ -318,7 +345,10 @@ impl<'a> Starter<'a> {
             Iocb::write_key(given.obj as usize)?;
         }
         let args = iocb.decode(native)?;
-        let request = Prepared::new(Parts {
+        let submitter = self
+            .submitter
+            .get_or_insert_with(|| Submitter::new(self.user));
+        let request = submitter.prepare(Parts {
             slot,
             file: Named::take(&mut self.file, given.left)?,
             buffer,
@@ -327,7 +357,8 @@ impl<'a> Starter<'a> {
             obj: given.obj,
             data: args.data,
         })?;
-        ops::start(request, &args)
+        let submitted = ops::start(request, &args)?;
+        Ok(submitter.submitted(submitted))
     }
 
     /// The event of one without a file that does nothing.
@@ -335,9 +366,50 @@ impl<'a> Starter<'a> {
         let args = iocb.decode(true)?;
         let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
         let event = ops::noop(args.data, &args)?;
-        self.batch
-            .get_or_insert_with(|| Batch::new(&slot))
-            .post(slot, &event, eventfd);
+        if eventfd.is_some() {
+            // After those before it.
+            self.post_done();
+            slot.post(&event, eventfd);
+        } else {
+            self.has_done(slot, &event);
+        }
         Ok(false)
+    }
+
+    /// One has ended without a file.
+    #[inline(always)]
+    fn has_done(&mut self, slot: Slot, event: &Event) {
+        if self.nr_done == NOTHINGS {
+            self.post_done();
+        }
+        if let Some(place) = self.done.get_mut(self.nr_done) {
+            place.write(*event);
+            self.nr_done += 1;
+            slot.told(None);
+        }
+    }
+
+    /// Posts the events of those that did nothing.
+    #[inline(never)]
+    fn post_done(&mut self) {
+        let n = mem::take(&mut self.nr_done);
+        if n == 0 {
+            return;
+        }
+        self.posted += n as u32;
+        let events = self.done.iter().take(n);
+        // SAFETY: So many were written, and as many slots forgotten.
+        unsafe {
+            self.user
+                .publish_all(events.map(|event| event.assume_init_read()));
+            self.user.put_all(n);
+        }
+    }
+
+    /// Nothing more is started. Returns how many events were posted here.
+    #[inline(always)]
+    pub(super) fn finish(&mut self) -> u32 {
+        self.post_done();
+        self.posted + self.submitter.as_mut().map_or(0, Submitter::finish)
     }
 }

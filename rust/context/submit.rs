@@ -6,7 +6,8 @@
 use super::{
     starter::{
         Given,
-        Starter, //
+        Starter,
+        NOTHINGS, //
     },
     Kioctx,
     User, //
@@ -26,7 +27,13 @@ use crate::{
     ring::Event,
     stats::Counter,
 };
-use core::{mem, ptr::NonNull};
+use core::{
+    mem::{
+        self,
+        MaybeUninit, //
+    },
+    ptr::NonNull, //
+};
 use kernel::{
     prelude::*,
     sync::Arc, //
@@ -84,6 +91,18 @@ impl Slot {
         self.used();
     }
 
+    /// The event that it is for was posted, and is counted by `eventfd`. The caller has its reference.
+    #[inline]
+    pub(crate) fn told(self, eventfd: Option<EventFd>) {
+        if let Some(eventfd) = eventfd {
+            eventfd.signal();
+        }
+        if self.late {
+            self.ctx().inflight.not_late();
+        }
+        mem::forget(self);
+    }
+
     fn used(self) {
         let ctx = self.ctx;
         if self.late {
@@ -96,16 +115,19 @@ impl Slot {
 }
 
 impl Kioctx {
-    /// Posts `n` events, for slots that were forgotten, and wakes who waits for them. Any context.
+    /// Posts events, whose slots are to be forgotten, and wakes who waits for them. Any context.
+    pub(crate) fn publish_all(&self, events: impl Iterator<Item = Event>) {
+        self.ring.publish_all(events);
+        self.ring.announce();
+    }
+
+    /// Gives up the references of `n` slots that were forgotten, after which the context may go.
     ///
     /// # Safety
     ///
-    /// The slots were the caller's, none was late, and there are as many `events`. The context must not go
-    /// before this returns.
-    pub(crate) unsafe fn post_all(&self, n: usize, events: impl Iterator<Item = Event>) {
-        self.ring.publish_all(events);
-        self.ring.announce();
-        // SAFETY: The references were the slots'. The claims went into the ring with the events.
+    /// They were the caller's.
+    pub(crate) unsafe fn put_all(&self, n: usize) {
+        // SAFETY: As the caller says. The claims went into the ring with the events.
         unsafe { PercpuRef::put_many(&raw const self.reqs, n) }
     }
 }
@@ -166,27 +188,44 @@ impl Drop for Slots {
 }
 
 impl User {
-    /// Starts `nr` requests and returns how many were taken.
+    /// Starts `nr` requests and returns how many were taken, and at least how many events were posted meanwhile.
     ///
     /// An error is that of the first request; one of a later request ends the call.
-    pub(crate) fn submit(&self, nr: u32, iocbs: Iocbs) -> Result<u32> {
+    pub(crate) fn submit(&self, nr: u32, iocbs: Iocbs) -> Result<(u32, u32)> {
         let nr = nr.min(self.ring.layout().nr());
         let identity = if self.identity().is_current() {
             None
         } else {
             Some(Arc::new(Identity::current(), GFP_KERNEL_ACCOUNT)?)
         };
+        let started = self.start(nr, iocbs, identity);
+        Counter::Submitted.add(started.taken.into());
+        Counter::Queued.add(started.queued.into());
+        self.note_death();
+        if let Err(e) = started.end {
+            Counter::Refused.add(1);
+            if started.taken == 0 {
+                return Err(e);
+            }
+        }
+        Ok((started.taken, started.posted))
+    }
+
+    /// Starts so many.
+    #[inline(always)]
+    fn start(&self, nr: u32, iocbs: Iocbs, identity: Option<Arc<Identity>>) -> Started {
         let slots = Slots::claim(self, nr);
         let native = !matches!(iocbs, Iocbs::Pointers { .. });
-        let mut starter = Starter::new(self, slots, identity, native);
+        let mut done = [const { MaybeUninit::uninit() }; NOTHINGS];
+        let mut starter = Starter::new(self, slots, identity, native, &mut done);
         let all = |starter: &mut Starter<'_>| match iocbs {
             Iocbs::Pointers { at, compat } => {
                 let word = if compat { 4 } else { mem::size_of::<usize>() };
                 each(nr, |i| {
                     let at = at.wrapping_add((i as usize).wrapping_mul(word));
                     let addr = user::read_word(at, compat)?;
-                    starter.start(&Given {
-                        iocb: user::read(addr)?,
+                    starter.start(Given {
+                        iocb: &user::read(addr)?,
                         obj: addr as u64,
                         next: None,
                         left: nr - i - 1,
@@ -196,34 +235,21 @@ impl User {
             _ => each(nr, |i| {
                 let (iocb, next) = self.read(iocbs, i)?;
                 let left = nr - i - 1;
-                starter.start(&Given {
+                starter.start(Given {
                     obj: iocb.data(),
-                    iocb,
+                    iocb: &iocb,
                     next: if left == 0 { Some(u64::MAX) } else { next },
                     left,
                 })
             }),
         };
-        let (taken, queued, end) = if nr >= PLUG_FROM {
+        let mut started = if nr >= PLUG_FROM {
             plug::plugged(&mut starter, all, Starter::send)
         } else {
             all(&mut starter)
         };
-        drop(starter);
-        Counter::Submitted.add(taken.into());
-        Counter::Queued.add(queued.into());
-        self.note_death();
-        match end {
-            Err(e) => {
-                Counter::Refused.add(1);
-                if taken == 0 {
-                    Err(e)
-                } else {
-                    Ok(taken)
-                }
-            }
-            Ok(()) => Ok(taken),
-        }
+        started.posted = starter.finish();
+        started
     }
 
     /// Reads one of a call's requests, if they are such as kernel AIO doesn't have, and where the next one may
@@ -241,16 +267,35 @@ impl User {
     }
 }
 
-/// Starts up to `nr` requests, until one fails. Returns how many were started, how many of those go on by
-/// themselves, and the error.
+/// What a call has started.
+struct Started {
+    taken: u32,
+    /// Those of them that go on by themselves.
+    queued: u32,
+    /// Events.
+    posted: u32,
+    /// What ended it.
+    end: Result,
+}
+
+/// Starts up to `nr` requests, until one fails.
 #[inline(always)]
-fn each(nr: u32, mut start: impl FnMut(u32) -> Result<bool>) -> (u32, u32, Result) {
-    let mut queued = 0;
+fn each(nr: u32, mut start: impl FnMut(u32) -> Result<bool>) -> Started {
+    let mut started = Started {
+        taken: 0,
+        queued: 0,
+        posted: 0,
+        end: Ok(()),
+    };
     for i in 0..nr {
         match start(i) {
-            Ok(goes_on) => queued += u32::from(goes_on),
-            Err(e) => return (i, queued, Err(e)),
+            Ok(goes_on) => started.queued += u32::from(goes_on),
+            Err(e) => {
+                started.end = Err(e);
+                break;
+            }
         }
+        started.taken += 1;
     }
-    (nr, queued, Ok(()))
+    started
 }

@@ -652,7 +652,8 @@ void raio_iov_iter_bvec(struct iov_iter *iter, int rw, const struct bio_vec *vec
 			unsigned long nr, size_t offset, size_t len)
 {
 	iov_iter_bvec(iter, rw, vecs, nr, offset + len);
-	iov_iter_advance(iter, offset);
+	if (offset)
+		iov_iter_advance(iter, offset);
 }
 
 void raio_iov_iter_copy(struct iov_iter *to, const struct iov_iter *from, size_t skip)

@@ -149,23 +149,35 @@ pub(crate) struct UserBuffer {
 unsafe impl Send for UserBuffer {}
 
 impl UserBuffer {
+    /// No memory.
+    #[inline(always)]
+    pub(crate) const fn none() -> Self {
+        // INVARIANT: One that is all zeroes is empty.
+        Self {
+            iter: Opaque::zeroed(),
+            vector: ptr::null_mut(),
+        }
+    }
+
     /// `len` bytes at `addr`, cut to what one call may move. `EFAULT` if that isn't memory of a
     /// process.
     pub(crate) fn new(addr: usize, len: usize, dir: Direction) -> Result<Self> {
-        let iter = Opaque::uninit();
-        // INVARIANT: This initialises it.
+        let mut this = Self::none();
+        this.set(addr, len, dir)?;
+        Ok(this)
+    }
+
+    /// The same where there is no vector.
+    #[inline]
+    pub(crate) fn set(&mut self, addr: usize, len: usize, dir: Direction) -> Result {
         // SAFETY: `iter` may be written to. The address isn't followed but checked.
         to_result(unsafe {
             bindings::import_ubuf(
                 dir.as_raw(),
                 ptr::with_exposed_provenance_mut(addr),
                 len,
-                iter.get(),
+                self.iter.get(),
             )
-        })?;
-        Ok(Self {
-            iter,
-            vector: ptr::null_mut(),
         })
     }
 
@@ -203,12 +215,18 @@ impl UserBuffer {
 
     /// `len` bytes of pinned memory. Who has them keeps them.
     pub(crate) fn pinned(place: Place, len: usize, dir: Direction) -> Self {
-        let iter = Opaque::uninit();
-        // INVARIANT: This initialises it.
+        let mut this = Self::none();
+        this.set_pinned(place, len, dir);
+        this
+    }
+
+    /// The same where there is no vector.
+    #[inline]
+    pub(crate) fn set_pinned(&mut self, place: Place, len: usize, dir: Direction) {
         // SAFETY: `iter` may be written to. The parts are kept by the caller.
         unsafe {
             bindings::raio_iov_iter_bvec(
-                iter.get(),
+                self.iter.get(),
                 dir.as_raw(),
                 place.vecs,
                 place.nr,
@@ -216,10 +234,6 @@ impl UserBuffer {
                 len,
             )
         };
-        Self {
-            iter,
-            vector: ptr::null_mut(),
-        }
     }
 
     /// Bytes.
@@ -230,9 +244,12 @@ impl UserBuffer {
 }
 
 impl Drop for UserBuffer {
+    #[inline]
     fn drop(&mut self) {
-        // SAFETY: Null or ours, by the type invariant, and no longer used.
-        unsafe { bindings::kfree(self.vector.cast()) }
+        if !self.vector.is_null() {
+            // SAFETY: Ours, by the type invariant, and no longer used.
+            unsafe { bindings::kfree(self.vector.cast()) }
+        }
     }
 }
 
@@ -346,6 +363,43 @@ impl Kiocb {
             (*kiocb).ki_flags |= flags as ffi::c_int;
         }
         Ok(())
+    }
+
+    /// The same for a transfer that asks for nothing besides, which nothing is wrong with.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::prepare`].
+    #[inline]
+    pub(crate) unsafe fn prepare_plain(
+        &mut self,
+        file: &File,
+        pos: i64,
+        dir: Direction,
+        ioprio: u16,
+        complete: Complete,
+    ) {
+        let kiocb = self.as_raw();
+        let write = match dir {
+            Direction::Read => 0,
+            Direction::Write => bindings::RAIO_IOCB_WRITE,
+        };
+        // INVARIANT: The caller keeps the file.
+        // SAFETY: `self` is ours alone, the file lives.
+        unsafe {
+            (*kiocb).ki_filp = file.as_ptr();
+            (*kiocb).ki_pos = pos;
+            (*kiocb).ki_complete = Some(complete);
+            (*kiocb).ki_flags = (*file.as_ptr()).f_iocb_flags as ffi::c_int | write as ffi::c_int;
+            (*kiocb).ki_ioprio = ioprio;
+        }
+    }
+
+    /// What the file and the request have said so far.
+    #[inline]
+    pub(crate) fn flags(&self) -> u32 {
+        // SAFETY: Whoever asks owns it.
+        unsafe { (*self.as_raw()).ki_flags as u32 }
     }
 
     /// Gives it a priority that was checked.

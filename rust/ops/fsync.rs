@@ -7,24 +7,26 @@
 use crate::{
     abi,
     kernel_ext::file_io,
-    request::Prepared, //
+    request::{
+        Prepared,
+        Submitted, //
+    }, //
 };
 use kernel::prelude::*;
 
 /// Syncs a file. `EINVAL` if it can't be.
-pub(super) fn all(request: Prepared, _args: &abi::Request) -> Result<bool> {
+pub(super) fn all(request: Prepared, _args: &abi::Request) -> Result<Submitted> {
     start(request, false)
 }
 
 /// Syncs its data, and what is needed to read it. `EINVAL` if it can't be.
-pub(super) fn data(request: Prepared, _args: &abi::Request) -> Result<bool> {
+pub(super) fn data(request: Prepared, _args: &abi::Request) -> Result<Submitted> {
     start(request, true)
 }
 
-fn start(request: Prepared, data_only: bool) -> Result<bool> {
+fn start(request: Prepared, data_only: bool) -> Result<Submitted> {
     if !file_io::can_sync(request.file()) {
         return Err(EINVAL);
     }
-    request.sync(data_only);
-    Ok(true)
+    Ok(request.sync(data_only))
 }

@@ -4,15 +4,18 @@
 
 use crate::{
     abi,
-    request::Prepared,
+    request::{
+        Prepared,
+        Submitted, //
+    },
     ring::Event, //
 };
 use kernel::prelude::*;
 
 /// That of one without a file.
-pub(super) fn event(obj: u64, args: &abi::Request) -> Event {
+pub(super) fn event(obj: u64, data: u64) -> Event {
     Event {
-        data: args.data,
+        data,
         obj,
         res: 0,
         res2: 0,
@@ -20,7 +23,6 @@ pub(super) fn event(obj: u64, args: &abi::Request) -> Event {
 }
 
 /// Ends it with a result of 0.
-pub(super) fn start(request: Prepared, _args: &abi::Request) -> Result<bool> {
-    request.end(0);
-    Ok(false)
+pub(super) fn start(request: Prepared, _args: &abi::Request) -> Result<Submitted> {
+    Ok(request.end(0))
 }

@@ -12,35 +12,81 @@ use crate::{
     abi,
     kernel_ext::file_io::{
         self,
+        Asking,
         Direction,
         Transfer,
         UserBuffer, //
     },
-    request::Prepared,
+    request::{
+        Prepared,
+        Submitted, //
+    },
 };
 use kernel::prelude::*;
 
-/// Reads into one buffer; true if the file goes on with it by itself.
-pub(super) fn read(request: Prepared, args: &abi::Request) -> Result<bool> {
+/// How a file can be asked for transfers of those flags, as far as that is known, while somebody keeps it.
+#[derive(Default)]
+pub(crate) struct Ways(Option<(u32, Asking)>);
+
+/// Reads or writes one buffer, and nothing is said besides, with the I/O priority of the caller. `ways` is
+/// that of the file.
+#[inline(always)]
+pub(crate) fn plain(
+    mut request: Prepared,
+    transfer: &abi::Transfer,
+    ioprio: u16,
+    ways: &mut Ways,
+) -> Result<Submitted> {
+    let (pos, dir, addr) = (transfer.pos, transfer.dir, transfer.addr);
+    request.prepare_plain(pos, dir, ioprio);
+    let flags = request.kiocb().flags();
+    let asking = match ways.0 {
+        Some((of, asking)) if of == flags => asking,
+        _ => {
+            can(&request, dir)?;
+            let asking = request.kiocb().asking();
+            ways.0 = Some((flags, asking));
+            asking
+        }
+    };
+    let mut len = transfer.len;
+    let place = match request.buffer() {
+        Some(buffer) => Some(buffer.place(addr, len)?),
+        None => None,
+    };
+    let buffer = request.plan(dir, pos, asking);
+    match place {
+        Some(place) => buffer.set_pinned(place, len, dir),
+        None => {
+            buffer.set(addr, len, dir)?;
+            len = buffer.len();
+        }
+    }
+    file_io::verify_area(request.file(), pos, len, dir)?;
+    Ok(request.go(false))
+}
+
+/// Reads into one buffer.
+pub(super) fn read(request: Prepared, args: &abi::Request) -> Result<Submitted> {
     one(request, args, Direction::Read)
 }
 
-/// Writes one buffer; true if the file goes on with it by itself.
-pub(super) fn write(request: Prepared, args: &abi::Request) -> Result<bool> {
+/// Writes one buffer.
+pub(super) fn write(request: Prepared, args: &abi::Request) -> Result<Submitted> {
     one(request, args, Direction::Write)
 }
 
-/// Reads into several buffers; true if the file goes on with it by itself.
-pub(super) fn readv(request: Prepared, args: &abi::Request) -> Result<bool> {
+/// Reads into several buffers.
+pub(super) fn readv(request: Prepared, args: &abi::Request) -> Result<Submitted> {
     several(request, args, Direction::Read)
 }
 
-/// Writes several buffers; true if the file goes on with it by itself.
-pub(super) fn writev(request: Prepared, args: &abi::Request) -> Result<bool> {
+/// Writes several buffers.
+pub(super) fn writev(request: Prepared, args: &abi::Request) -> Result<Submitted> {
     several(request, args, Direction::Write)
 }
 
-fn one(mut request: Prepared, args: &abi::Request, dir: Direction) -> Result<bool> {
+fn one(mut request: Prepared, args: &abi::Request, dir: Direction) -> Result<Submitted> {
     prepare(&mut request, args, dir)?;
     let buffer = match request.buffer() {
         Some(buffer) => UserBuffer::pinned(buffer.place(args.buf, args.len)?, args.len, dir),
@@ -49,7 +95,7 @@ fn one(mut request: Prepared, args: &abi::Request, dir: Direction) -> Result<boo
     start(request, args, dir, buffer)
 }
 
-fn several(mut request: Prepared, args: &abi::Request, dir: Direction) -> Result<bool> {
+fn several(mut request: Prepared, args: &abi::Request, dir: Direction) -> Result<Submitted> {
     prepare(&mut request, args, dir)?;
     let nr = u32::try_from(args.len).map_err(|_| EINVAL)?;
     let buffer = UserBuffer::with_vector(args.buf, nr, dir)?;
@@ -64,6 +110,11 @@ fn prepare(request: &mut Prepared, args: &abi::Request, dir: Direction) -> Resul
         ioprio: args.ioprio,
         eventfd: request.has_eventfd(),
     })?;
+    can(request, dir)
+}
+
+/// Can its file do that?
+fn can(request: &Prepared, dir: Direction) -> Result {
     let file = request.file();
     if !file_io::open_for(file, dir) {
         return Err(EBADF);
@@ -79,7 +130,7 @@ fn start(
     args: &abi::Request,
     dir: Direction,
     buffer: UserBuffer,
-) -> Result<bool> {
+) -> Result<Submitted> {
     file_io::verify_area(request.file(), args.offset, buffer.len(), dir)?;
     Ok(request.transfer(buffer, dir, args.offset))
 }

@@ -4,8 +4,8 @@
 //! one and cancel it, to cancel all that can be, to say which file holds the rest, and to know when
 //! the last has ended.
 //!
-//! A request joins after its file's method has returned, if it hasn't ended by then, and leaves
-//! when the file ends it. What a method does at once never comes here. It can outlive the context,
+//! A request joins when its submitter hands it over, if it hasn't ended by then, and leaves when the file
+//! ends it. What has ended in submit never comes here. It can outlive the context,
 //! for those who wait for the end of one.
 //!
 //! # Cancelling
@@ -25,7 +25,7 @@
 //! to cancel.
 
 use super::{
-    direct::Pool,
+    submitter::Cache,
     Request, //
 };
 use crate::{
@@ -60,6 +60,10 @@ use kernel::{
             Full,
             Relaxed,
             Release, //
+        },
+        lock::{
+            spinlock::SpinLockIrqBackend,
+            Guard, //
         },
         SpinLockIrq, //
     },
@@ -157,9 +161,9 @@ pub(crate) struct Inflight {
     /// Those that say so: from when they are parked until their event is in the ring, or their file
     /// goes on with them by itself.
     late: Atomic<u32>,
-    /// Those on the direct path, which aren't among the others.
+    /// What who submits has of the context; those on the direct path, which aren't among the others, are there.
     #[pin]
-    direct: Pool,
+    cache: Cache,
     #[pin]
     ended: Completion,
     #[pin]
@@ -179,7 +183,7 @@ impl_list_item! {
 /// The members of `cancellable` are the requests with that place; those of `others` the ones that
 /// are `Asked` or `Flying`; those of `found` the ones that [`Place::is_found`] says, under the
 /// address of their iocb. Each is kept by the half that its file owns.
-struct Requests {
+pub(super) struct Requests {
     cancellable: Fifo<Request, QUEUE>,
     others: Fifo<Request, QUEUE>,
     found: HashTable<Request, TABLE>,
@@ -261,6 +265,33 @@ impl Requests {
     }
 }
 
+/// `requests`, held by who hands requests over.
+pub(super) struct Joining<'a>(Guard<'a, Requests, SpinLockIrqBackend>);
+
+impl Joining<'_> {
+    /// The submitter is done with a request: it joins unless it has ended. False then, and the caller sees to its
+    /// end.
+    ///
+    /// # Safety
+    ///
+    /// `request` must be of this context, and the caller its submitter.
+    pub(super) unsafe fn join(&mut self, request: NonNull<Request>) -> bool {
+        // SAFETY: If it is handed over, who ends it waits for the lock, to leave. Who registered the way to cancel it
+        // has returned.
+        unsafe {
+            if !Request::handover(request).hand_over() {
+                return false;
+            }
+            let entry = (*request.as_ptr()).entry.get();
+            if (*entry).cancel.is_none() {
+                (*entry).cancel = (*entry).by_file.map(Cancel::File);
+            }
+            self.0.settle(request);
+        }
+        true
+    }
+}
+
 /// A request that is asked to be cancelled.
 ///
 /// # Invariants
@@ -316,7 +347,7 @@ impl Inflight {
                 ),
                 ending: Atomic::new(0),
                 late: Atomic::new(0),
-                direct <- Pool::new(most as u32),
+                cache <- Cache::new(most as u32),
                 ended <- Completion::new(),
                 links <- ListLinks::new(),
             }? Error),
@@ -324,23 +355,9 @@ impl Inflight {
         )
     }
 
-    /// The method has returned and the file goes on: the request joins unless it has ended.
-    ///
-    /// # Safety
-    ///
-    /// `request` must be of this context, and the caller have the submitter's half.
-    pub(super) unsafe fn join(&self, request: NonNull<Request>) {
-        let mut requests = self.requests.lock();
-        // SAFETY: The caller's half keeps it. Who registered the way to cancel it has returned.
-        unsafe {
-            let entry = (*request.as_ptr()).entry.get();
-            if (*entry).place == Place::Starting {
-                if (*entry).cancel.is_none() {
-                    (*entry).cancel = (*entry).by_file.map(Cancel::File);
-                }
-                requests.settle(request);
-            }
-        }
+    /// For requests that are handed over, one after another.
+    pub(super) fn joining(&self) -> Joining<'_> {
+        Joining(self.requests.lock())
     }
 
     /// The file has the request that was a worker's, since its method has returned.
@@ -399,7 +416,7 @@ impl Inflight {
         self.ending.load(Relaxed) != 0
     }
 
-    /// The file has ended the request: it leaves, or will not join.
+    /// The file has ended the request, which was handed over: it leaves.
     ///
     /// # Safety
     ///
@@ -435,7 +452,7 @@ impl Inflight {
     /// asked before, `EAGAIN` if it can't be cancelled, or isn't. Process context.
     pub(crate) fn cancel(&self, obj: u64) -> Result {
         match self.cancel_ordinary(obj) {
-            Err(e) if e == EINVAL && self.direct.has(obj) => Err(EAGAIN),
+            Err(e) if e == EINVAL && self.cache.places.has(obj) => Err(EAGAIN),
             other => other,
         }
     }
@@ -494,10 +511,10 @@ impl Inflight {
         self.late.load(Acquire) != 0
     }
 
-    /// Those on the direct path.
+    /// What the context keeps for who submits.
     #[inline]
-    pub(crate) fn direct(&self) -> &Pool {
-        &self.direct
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.cache
     }
 
     /// How many there are, but for those on the direct path.
@@ -509,7 +526,7 @@ impl Inflight {
     /// The file that holds the oldest, if it isn't on the direct path; the number of a device that holds one
     /// which is; and how many there are. Process context.
     pub(crate) fn holders(&self) -> (Option<ARef<File>>, u32, usize) {
-        let (direct, device) = self.direct.flying();
+        let (direct, device) = self.cache.places.flying();
         (self.holder(), device, self.len() + direct)
     }
 

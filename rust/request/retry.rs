@@ -31,9 +31,10 @@
 
 use super::{
     inflight::Cancel,
-    Ended,
+    stock,
     Prepared,
     Request,
+    Submitted,
     Workers, //
 };
 use crate::{
@@ -102,8 +103,8 @@ unsafe impl PageWaiter for Request {
     }
 
     unsafe fn free(this: NonNull<Self>) {
-        // SAFETY: `Ended::take` has left it.
-        unsafe { Self::free(this) }
+        // SAFETY: `Own::memory` has left it.
+        unsafe { stock::free(this) }
     }
 }
 
@@ -120,22 +121,31 @@ enum Tried {
 }
 
 impl Prepared {
-    /// Reads or writes, now or when that doesn't make anybody wait; true if it isn't over yet. From
-    /// here on there will be an event. [`Self::prepare`] must have been called for `dir`, and the file
-    /// must have the method.
-    pub(crate) fn transfer(self, buffer: UserBuffer, dir: Direction, pos: i64) -> bool {
-        self.begin(buffer, dir, pos, false)
+    /// Reads or writes, now or when that doesn't make anybody wait. From here on there will be an event.
+    /// [`Self::prepare`] must have been called for `dir`, and the file must have the method.
+    pub(crate) fn transfer(mut self, buffer: UserBuffer, dir: Direction, pos: i64) -> Submitted {
+        let asking = self.0.kiocb.asking();
+        *self.plan(dir, pos, asking) = buffer;
+        self.go(false)
     }
 
     /// The same, if it is known that it would have to wait.
-    pub(super) fn transfer_later(self, buffer: UserBuffer, dir: Direction, pos: i64) {
-        self.begin(buffer, dir, pos, true);
+    pub(super) fn transfer_later(
+        mut self,
+        buffer: UserBuffer,
+        dir: Direction,
+        pos: i64,
+    ) -> Submitted {
+        let asking = self.0.kiocb.asking();
+        *self.plan(dir, pos, asking) = buffer;
+        self.go(true)
     }
 
-    fn begin(mut self, buffer: UserBuffer, dir: Direction, pos: i64, waits: bool) -> bool {
-        let asking = self.0.kiocb.asking();
-        *self.0.retry.get_mut() = Some(Retry {
-            buffer,
+    /// Says what is to be transferred, but for the memory, which is to be put there.
+    #[inline(always)]
+    pub(crate) fn plan(&mut self, dir: Direction, pos: i64, asking: Asking) -> &mut UserBuffer {
+        let retry = self.0.retry.get_mut().insert(Retry {
+            buffer: UserBuffer::none(),
             dir,
             pos,
             done: 0,
@@ -144,6 +154,16 @@ impl Prepared {
             watches: false,
             in_vain: 0,
         });
+        &mut retry.buffer
+    }
+
+    /// Makes the first attempt, unless it is known that it `waits`. It must have been planned.
+    #[inline(always)]
+    pub(crate) fn go(mut self, waits: bool) -> Submitted {
+        let asking = match self.0.retry.get_mut() {
+            Some(retry) => retry.asking,
+            None => Asking::Never,
+        };
         let request = self.leak();
         // SAFETY: Both halves are ours.
         unsafe {
@@ -154,6 +174,7 @@ impl Prepared {
                 Asking::Impatiently => Request::attempt(request, Manner::Impatient),
                 Asking::WhenReady | Asking::Never => Tried::WouldWait,
             };
+            let waits = matches!(tried, Tried::GotOn | Tried::WouldWait);
             let over = match tried {
                 Tried::Ended(last) => Some(last),
                 Tried::Queued => None,
@@ -164,15 +185,11 @@ impl Prepared {
                     Request::park(request)
                 }
             };
-            if let Some(last) = over {
-                let result = Request::total(request, last);
-                Ended(KBox::from_raw(request.as_ptr())).end(result);
-                return false;
+            match over {
+                Some(last) => Submitted::ended(request, Request::total(request, last)),
+                None => Submitted::going_on(request, waits),
             }
-            // Our half of it is left.
-            Request::submitted(request);
         }
-        true
     }
 }
 
@@ -258,7 +275,7 @@ impl Request {
                 let (done, dir) = (retry.done, retry.dir);
                 let buffer: *const UserBuffer = &raw const retry.buffer;
                 // A stream has no position, and sockets refuse all but 0.
-                let moved = if file_io::gets_ready(&(*request).file) {
+                let moved = if done == 0 || file_io::gets_ready(&(*request).file) {
                     0
                 } else {
                     done as i64

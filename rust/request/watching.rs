@@ -20,9 +20,10 @@
 use super::{
     inflight::Cancel,
     ownership,
-    Ended,
+    Own,
     Prepared,
     Request,
+    Submitted,
     Workers, //
 };
 use crate::{
@@ -63,8 +64,8 @@ unsafe impl HasWork<END> for Request {
     const OFFSET: usize = offset_of!(Request, work);
 
     unsafe fn run(this: NonNull<Self>) {
-        // SAFETY: The last reference was handed over, by `end_in_wakeup`.
-        Ended(unsafe { KBox::from_raw(this.as_ptr()) }).end_as_completed();
+        // INVARIANT: The last reference was handed over, by `end_in_wakeup`.
+        Own(this).end();
     }
 }
 
@@ -209,30 +210,27 @@ impl Request {
 }
 
 impl Prepared {
-    /// Has it wait until the file is ready for `events` of `poll(2)`; false if it is already. From
-    /// here on there will be an event, unless this fails: with `EINVAL` if the file is never ready,
-    /// or `ENOMEM`.
-    pub(crate) fn watch(mut self, events: u16) -> Result<bool> {
+    /// Has it wait until the file is ready for `events` of `poll(2)`. From here on there will be an event,
+    /// unless this fails: with `EINVAL` if the file is never ready, or `ENOMEM`.
+    pub(crate) fn watch(mut self, events: u16) -> Result<Submitted> {
         self.0.watch.get_mut().write(Watch::new());
         self.0.entry.get_mut().cancel = Some(Cancel::Watch);
         let request = self.leak();
-        // SAFETY: It is ours, and both halves are, until it is given up.
+        // SAFETY: It is ours, and so is the file's half until it is given up.
         unsafe {
             let watch = Request::watch(request);
             let file = &(*request.as_ptr()).file;
             let begun = Watch::begin(watch, request, file, file_poll::from_user(events));
             if !matches!(begun, Ok(0)) {
                 Watch::end(watch);
-                let prepared = Self(KBox::from_raw(request.as_ptr()));
-                prepared.end(file_poll::to_user(begun?).into());
-                return Ok(false);
+                // INVARIANT: Nobody else has it.
+                let prepared = Self(Own(request));
+                return Ok(prepared.end(file_poll::to_user(begun?).into()));
             }
-            Request::inflight(request).join(request);
             if !(*request.as_ptr()).ownership.give_up() {
                 Request::look(request);
             }
-            Request::put(request);
+            Ok(Submitted::going_on(request, true))
         }
-        Ok(true)
     }
 }

@@ -21,7 +21,8 @@
 use super::{
     inflight::Cancel,
     Prepared,
-    Request, //
+    Request,
+    Submitted, //
 };
 use crate::{
     context::{
@@ -682,14 +683,14 @@ impl Request {
 
 impl Prepared {
     /// Has a worker make last what was written to its file. From here on there will be an event.
-    pub(crate) fn sync(mut self, data_only: bool) {
+    pub(crate) fn sync(mut self, data_only: bool) -> Submitted {
         self.0.turn.get_mut().job = Job::Sync { data_only };
         self.0.entry.get_mut().cancel = Some(Cancel::Parked);
         let request = self.leak();
-        // SAFETY: The request stays until both halves are given up. Ours is below.
+        // SAFETY: The file's half is ours, and the request is the submitter's for longer.
         unsafe {
             Workers::employ(request);
-            Request::submitted(request);
+            Submitted::going_on(request, true)
         }
     }
 }

@@ -296,8 +296,8 @@ struct raio_cancel {
  * @migrated:	out: ring pages moved to another page
  * @cancelled:	out: requests that were cancelled
  * @uncancelled: out: requests that were asked to be cancelled and went on
- * @early:	out: those of @queued that ended before their file's method had
- *		returned
+ * @early:	out: those of @queued that ended before the call that submitted
+ *		them was done with them
  * @late:	out: those of @queued that did not
  * @dead_lookups: out: calls that found a context which was being destroyed
  * @kill_busy:	out: submissions during which their context was destroyed

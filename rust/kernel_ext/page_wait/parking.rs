@@ -74,9 +74,12 @@ impl Parking {
     }
 
     /// The owner ends. True if this memory has to be freed.
+    #[inline]
     pub(crate) fn end(&self) -> bool {
-        // Full, Acquire: see the table above.
-        self.0.cmpxchg(LEFT, ENDED, Full).is_err() && self.0.load(Acquire) != ENDED
+        // Acquire: see the table above. In the usual case nobody has left it.
+        self.0.load(Acquire) == KICKED
+            // Full, Acquire: see the table above.
+            || self.0.cmpxchg(LEFT, ENDED, Full).is_err() && self.0.load(Acquire) != ENDED
     }
 
     /// What was waited for has come. This memory is the caller's no longer, unless it has to be freed.

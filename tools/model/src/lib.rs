@@ -10,9 +10,16 @@
 //! has it: in particular [`Queue::any`](tests) has no order of its own, and
 //! the sleeper's barrier comes after it is queued.
 //!
-//! `rust/request/ownership.rs` has the same done to it, in `poll.rs`, and
-//! `rust/kernel_ext/page_wait/parking.rs` in `page.rs`.
+//! `rust/request/ownership.rs` has the same done to it, in `poll.rs`,
+//! `rust/kernel_ext/page_wait/parking.rs` in `page.rs`, and
+//! `rust/request/handover.rs` in the file of that name here.
 
+#[cfg(test)]
+#[path = "handover.rs"]
+mod handed_over;
+#[cfg(test)]
+#[path = "../../../rust/request/handover.rs"]
+mod handover;
 #[cfg(test)]
 #[path = "../../../rust/request/ownership.rs"]
 mod ownership;

@@ -1,0 +1,547 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who submits requests: what it has to itself during a call, so that there is no lock and no atomic operation
+//! for each; and what comes of the requests before the call is over.
+//!
+//! One thread at a time owns what a context keeps for that, free places and memory. Others that submit at the
+//! same time do without.
+//!
+//! # What ends while it is submitted
+//!
+//! A device may end what it is given before it returns, above all where requests were held back and are sent
+//! together. Their events are posted together, under one lock and with one look for who waits, when so many
+//! were started, and at the end. Of requests on the [direct path](super::direct) the owner collects those that
+//! end in what it does; the others are posted where they end. Ordinary ones are handed over together, all that
+//! haven't ended by then, see [`handover`](super::handover).
+//!
+//! # Locks
+//!
+//! That of [`inflight`](super::inflight), when requests are handed over.
+
+use super::{
+    direct::{
+        Direct,
+        Flight,
+        Places,
+        LATER, //
+    },
+    inflight::Inflight,
+    stack::Stacked,
+    stock::{
+        self,
+        Stock, //
+    },
+    Own,
+    Parts,
+    Prepared,
+    Request,
+    Submitted, //
+};
+use crate::{
+    context::Kioctx,
+    kernel_ext::{
+        bio::Device,
+        file_io::{
+            self,
+            Direction, //
+        },
+        pinned::Place,
+        task,
+        work, //
+    },
+    registered::Uses,
+    stats::Counter,
+};
+use core::{
+    cell::UnsafeCell,
+    ptr::{
+        null_mut,
+        NonNull, //
+    },
+};
+use kernel::{
+    fs::File,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+    },
+};
+
+/// After so many ordinary requests their events are posted.
+const MOST: u32 = 32;
+
+/// What a context keeps for who submits.
+///
+/// # Invariants
+///
+/// `own` is only accessed by the task that `owner` says, outside of interrupts.
+#[pin_data]
+pub(crate) struct Cache {
+    /// The task that owns it, if it isn't 0. Relaxed where it isn't changed: who finds itself there has written it.
+    owner: Atomic<usize>,
+    own: UnsafeCell<Owned>,
+    #[pin]
+    pub(super) places: Places,
+    pub(super) stock: Stock,
+}
+
+/// # Invariants
+///
+/// `places` and `memory` are such as [`Places::free`] and [`Stock::free`] have.
+struct Owned {
+    places: *mut Direct,
+    memory: *mut Request,
+    /// Something on the direct path may end now.
+    collects: bool,
+    collected: List<Direct>,
+}
+
+// SAFETY: Places and memory may be had by every thread, and `own` is only accessed as its invariant says.
+unsafe impl Send for Cache {}
+// SAFETY: As above.
+unsafe impl Sync for Cache {}
+
+impl Cache {
+    /// An empty one, for a context that has so `many` requests in flight. Twice as much is kept at most, for
+    /// those who don't own it.
+    pub(super) fn new(many: u32) -> impl PinInit<Self> {
+        let most = many.saturating_mul(2);
+        pin_init!(Self {
+            owner: Atomic::new(0),
+            own: UnsafeCell::new(Owned {
+                places: null_mut(),
+                memory: null_mut(),
+                collects: false,
+                collected: List::new(),
+            }),
+            places <- Places::new(most as usize),
+            stock: Stock::new(most),
+        })
+    }
+
+    /// Takes one that has ended on the direct path, if what the running task does ends it, and that owns this.
+    ///
+    /// # Safety
+    ///
+    /// It must be the caller's.
+    #[inline]
+    pub(super) unsafe fn collect(&self, this: NonNull<Direct>) -> bool {
+        let owner = self.owner.load(Relaxed);
+        if !task::runs(owner) {
+            return false;
+        }
+        // SAFETY: We are that task.
+        let own = unsafe { &mut *self.own.get() };
+        if own.collects {
+            // SAFETY: It is ours, as the caller says.
+            unsafe { own.collected.push(this) };
+        }
+        own.collects
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let mut next = self.memory;
+        while let Some(at) = NonNull::new(next) {
+            // SAFETY: By the type invariant.
+            unsafe {
+                next = Request::below(at).get();
+                stock::free(at);
+            }
+        }
+    }
+}
+
+/// Some that were had one after another, in that order.
+///
+/// # Invariants
+///
+/// All are alive and this one's, from `first` to `last`; both are null if there are none.
+struct List<T: Stacked> {
+    first: *mut T,
+    last: *mut T,
+    n: u32,
+}
+
+impl<T: Stacked> List<T> {
+    const fn new() -> Self {
+        Self {
+            first: null_mut(),
+            last: null_mut(),
+            n: 0,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// It must be alive, and the caller's, who gives it up.
+    #[inline(always)]
+    unsafe fn push(&mut self, this: NonNull<T>) {
+        // SAFETY: As the caller says; `last` is ours.
+        unsafe {
+            T::below(this).set(null_mut());
+            match NonNull::new(self.last) {
+                Some(last) => T::below(last).set(this.as_ptr()),
+                None => self.first = this.as_ptr(),
+            }
+        }
+        self.last = this.as_ptr();
+        self.n += 1;
+    }
+
+    /// Takes all of them.
+    #[inline(always)]
+    fn take(&mut self) -> Self {
+        core::mem::replace(self, Self::new())
+    }
+
+    /// Takes the first.
+    #[inline(always)]
+    fn pop(&mut self) -> Option<NonNull<T>> {
+        let first = NonNull::new(self.first)?;
+        // SAFETY: It is ours.
+        self.first = unsafe { T::below(first) }.get();
+        if self.first.is_null() {
+            self.last = null_mut();
+        }
+        self.n -= 1;
+        Some(first)
+    }
+
+    /// Each of them. They must stay, and nothing else be done with this.
+    #[inline(always)]
+    fn each(&self) -> impl Iterator<Item = NonNull<T>> {
+        let mut at = self.first;
+        core::iter::from_fn(move || {
+            let this = NonNull::new(at)?;
+            // SAFETY: It is ours.
+            at = unsafe { T::below(this) }.get();
+            Some(this)
+        })
+    }
+
+    /// Puts them on top of those, which are the caller's.
+    #[inline(always)]
+    fn put_on(self, free: &mut *mut T) {
+        if let Some(last) = NonNull::new(self.last) {
+            // SAFETY: It is ours.
+            unsafe { T::below(last) }.set(*free);
+            *free = self.first;
+        }
+    }
+}
+
+/// Who submits. What is left of places and memory goes back on drop, before which it has to be
+/// [finished](Self::finish).
+///
+/// # Invariants
+///
+/// `places` and `memory` are such as [`Owned`] has, and ours. If `owns`, we own the cache of `ctx`.
+pub(crate) struct Submitter<'a> {
+    ctx: &'a Kioctx,
+    owns: bool,
+    ioprio: u16,
+    direct: u32,
+    /// Events.
+    posted: u32,
+    places: *mut Direct,
+    memory: *mut Request,
+    started: List<Request>,
+}
+
+impl<'a> Submitter<'a> {
+    /// The running task, which has the context for that time.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a Kioctx) -> Self {
+        let cache = ctx.cache();
+        // INVARIANT: It is ours, if it is nobody else's.
+        // Acquire: pairs with the release of who did before.
+        let owns = cache.owner.cmpxchg(0, task::id(), Acquire).is_ok();
+        let (mut places, mut memory) = (null_mut(), null_mut());
+        if owns {
+            // SAFETY: We own it.
+            let own = unsafe { &mut *cache.own.get() };
+            (places, memory) = (own.places, own.memory);
+        }
+        Self {
+            ctx,
+            owns,
+            ioprio: file_io::current_ioprio(),
+            direct: 0,
+            posted: 0,
+            places,
+            memory,
+            started: List::new(),
+        }
+    }
+
+    /// Is there a free place for one more, or can there be? `ENOMEM`.
+    #[inline(always)]
+    pub(crate) fn has_place(&mut self) -> Result<bool> {
+        if self.places.is_null() {
+            self.places = self.ctx.cache().places.more()?;
+        }
+        Ok(!self.places.is_null())
+    }
+
+    /// Runs `f`, by which requests may end, which are collected then.
+    #[inline(always)]
+    pub(crate) fn collecting<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.collects(true);
+        let ret = f();
+        self.collects(false);
+        ret
+    }
+
+    #[inline(always)]
+    fn collects(&self, now: bool) {
+        if self.owns {
+            // SAFETY: We own it.
+            unsafe { (*self.ctx.cache().own.get()).collects = now }
+        }
+    }
+
+    /// The I/O priority of the caller.
+    #[inline]
+    pub(crate) fn ioprio(&self) -> u16 {
+        self.ioprio
+    }
+
+    /// Pins the memory of the next request, which isn't registered; [`None`] if it can't be. There must be a place
+    /// for it, and nothing may keep it from being started then.
+    #[inline]
+    pub(crate) fn pin(&mut self, addr: usize, len: usize, dir: Direction) -> Option<Place> {
+        let this = NonNull::new(self.places)?;
+        // SAFETY: It is free, and ours.
+        let pins = unsafe { Direct::pins(this) };
+        let place = pins.pin(addr, len, dir)?;
+        pins.dirty();
+        Some(place)
+    }
+
+    /// Starts a request of that name, and those data, for which there must be a place. `place` must be where the
+    /// memory of its flight is, and `device` that of its file, which takes the transfer; `alone` is as
+    /// [`Contents`](crate::kernel_ext::bio::Contents) has it.
+    #[inline(always)]
+    pub(crate) fn start(
+        &mut self,
+        device: Device,
+        place: Place,
+        name: (u64, u64),
+        alone: bool,
+        flight: Flight,
+    ) {
+        let Some(this) = NonNull::new(self.places) else {
+            return;
+        };
+        // SAFETY: It is free, and ours.
+        self.places = unsafe { Direct::below(this) }.get();
+        self.direct += 1;
+        self.collects(true);
+        // SAFETY: It was free, and is ours.
+        unsafe { Direct::start(this, device, place, name, alone, flight) };
+        self.collects(false);
+    }
+
+    /// Makes an ordinary request. Fails with `ENOMEM`.
+    #[inline(always)]
+    pub(crate) fn prepare(&mut self, parts: Parts) -> Result<Prepared> {
+        let memory = self.ctx.cache().stock.take(&mut self.memory, self.ctx)?;
+        Ok(Prepared::in_memory(memory, parts))
+    }
+
+    /// Has one that was submitted, until it is handed over or its event is posted. True if it goes on by itself.
+    #[inline(always)]
+    pub(crate) fn submitted(&mut self, submitted: Submitted) -> bool {
+        let goes_on = submitted.goes_on();
+        if submitted.waits() {
+            // It may take its time.
+            submitted.hand_over();
+            return goes_on;
+        }
+        // SAFETY: It is the submitter's.
+        unsafe { self.started.push(submitted.into_raw()) };
+        if self.started.n >= MOST {
+            self.settle();
+        }
+        goes_on
+    }
+
+    /// Hands over what was started, or posts the events of what has ended.
+    fn settle(&mut self) {
+        let mut started = self.started.take();
+        if started.n == 0 {
+            return;
+        }
+        let inflight = self.ctx.inflight();
+        let mut ended = List::new();
+        let mut joining = None;
+        let mut early = 0;
+        while let Some(this) = started.pop() {
+            // SAFETY: The submitter's, which we are, until it is handed over.
+            unsafe {
+                if !Request::handover(this).has_ended()
+                    && joining
+                        .get_or_insert_with(|| Inflight::joining(inflight))
+                        .join(this)
+                {
+                    continue;
+                }
+                early += u64::from(Request::went_on(this));
+                ended.push(this);
+            }
+        }
+        drop(joining);
+        if early > 0 {
+            Counter::Early.add(early);
+        }
+        self.deliver(ended);
+    }
+
+    /// Posts the events of requests that have ended.
+    fn deliver(&mut self, mut ended: List<Request>) {
+        let mut ready = List::new();
+        let mut files = Uses::none();
+        while let Some(this) = ended.pop() {
+            // SAFETY: Who has ended it left it to the submitter, which we are.
+            unsafe {
+                if let Some(own) = Request::release(this) {
+                    ready.push(own.let_go(&mut files));
+                }
+            }
+        }
+        // Who sees an event may rely on its request no longer using the file.
+        drop(files);
+        if ready.n == 0 {
+            return;
+        }
+        let n = ready.n as usize;
+        self.posted += ready.n;
+        // SAFETY: They are ours, with nothing left but what their events need.
+        let events = ready.each().map(|this| unsafe { Request::event(this) });
+        self.ctx.publish_all(events);
+        let mut memory = List::new();
+        while let Some(this) = ready.pop() {
+            // SAFETY: As above, and their events are posted.
+            if let Some(at) = unsafe { Own::told(this) } {
+                // SAFETY: It is ours.
+                unsafe { memory.push(at) };
+            }
+        }
+        memory.put_on(&mut self.memory);
+        // SAFETY: They were those of the slots, of which none is left.
+        unsafe { self.ctx.put_all(n) };
+    }
+
+    /// Posts the events of what was collected.
+    fn deliver_collected(&mut self) {
+        // SAFETY: We own it.
+        let mut collected = unsafe { &mut *self.ctx.cache().own.get() }.collected.take();
+        if collected.n == 0 {
+            return;
+        }
+        let mut ended = List::new();
+        let mut later = List::new();
+        let mut files = Uses::<ARef<File>>::none();
+        while let Some(this) = collected.pop() {
+            // SAFETY: It is ours, and its bio has ended.
+            unsafe {
+                // What can be released of the latter is a request that would have had to wait.
+                if !Direct::has_ended(this) || !Direct::pins(this).try_release() {
+                    later.push(this);
+                    continue;
+                }
+                Direct::end_in(this, &mut files);
+                ended.push(this);
+            }
+        }
+        // Who sees an event may rely on its request no longer using the file.
+        drop(files);
+        if ended.n > 0 {
+            let n = ended.n as usize;
+            self.posted += ended.n;
+            // SAFETY: `n` slots were forgotten, of as many events. All are ours.
+            unsafe {
+                let events = ended.each().map(|this| Direct::event(this));
+                self.ctx.publish_all(events);
+                ended.put_on(&mut self.places);
+                self.ctx.put_all(n);
+            }
+            Counter::Early.add(n as u64);
+        }
+        while let Some(this) = later.pop() {
+            // SAFETY: As above.
+            unsafe {
+                if Direct::pins(this).try_release() {
+                    Direct::again(this);
+                } else {
+                    // Not here, for who submits doesn't sleep.
+                    work::queue::<Direct, LATER>(this, &self.ctx.engine().workers);
+                }
+            }
+        }
+    }
+}
+
+impl Submitter<'_> {
+    /// Nothing more is started: all is handed over, or ended. So many events were posted here, not counting those
+    /// that were posted elsewhere.
+    #[inline(always)]
+    pub(crate) fn finish(&mut self) -> u32 {
+        self.settle();
+        if self.owns {
+            self.deliver_collected();
+        }
+        self.posted
+    }
+}
+
+impl Drop for Submitter<'_> {
+    fn drop(&mut self) {
+        let cache = self.ctx.cache();
+        if self.direct > 0 {
+            Counter::Direct.add(self.direct.into());
+        }
+        if self.owns {
+            // SAFETY: We own it.
+            let own = unsafe { &mut *cache.own.get() };
+            // INVARIANT: Ours become the cache's.
+            (own.places, own.memory) = (self.places, self.memory);
+            // Release: who owns it next sees that.
+            cache.owner.store(0, Release);
+            return;
+        }
+        // SAFETY: Ours.
+        unsafe {
+            if let Some((first, last)) = ends(self.places) {
+                cache.places.free.push_all(first, last);
+            }
+            if let Some((first, last)) = ends(self.memory) {
+                cache.stock.free.push_all(first, last);
+            }
+        }
+    }
+}
+
+/// The first and the last of those.
+///
+/// # Safety
+///
+/// They must be the caller's.
+#[cold]
+unsafe fn ends<T: Stacked>(first: *mut T) -> Option<(NonNull<T>, NonNull<T>)> {
+    let first = NonNull::new(first)?;
+    let mut last = first;
+    // SAFETY: As the caller says.
+    while let Some(next) = NonNull::new(unsafe { T::below(last) }.get()) {
+        last = next;
+    }
+    Some((first, last))
+}
