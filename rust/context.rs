@@ -3,8 +3,8 @@
 //! Contexts (kioctx): who may use one, for how long, and how it ends.
 //!
 //! A context has two per-cpu counts. `users` is held by whoever is inside a call on it; `reqs` by
-//! each request in flight. It is found through the table of the open file that made it, under RCU,
-//! and used only with a reference to `users` that was taken by `percpu_ref_tryget_live()`.
+//! each request in flight. It is found through the table of the open file that made it, under RCU, or
+//! without that if it was looked up last, and used only with a reference to `users` that was taken by `percpu_ref_tryget_live()`.
 //!
 //! # The end
 //!
@@ -229,21 +229,35 @@ impl Contexts {
     pub(crate) fn lookup(&self, handle: u64) -> Result<User> {
         let handle = usize::try_from(handle).map_err(|_| EINVAL)?;
         // User space can write anything there; it only says where to look.
-        let id = user::read::<u32>(handle).map_err(|_| EINVAL)?;
+        let id = user::read_u32(handle).map_err(|_| EINVAL)?;
         let rcu = rcu::read_lock();
+        // Relaxed: written before it was published.
+        let recent = self.siblings.recent(&rcu);
+        let recent = recent.filter(|ctx| ctx.id.load(Relaxed) == id && ctx.has(handle));
+        if let Some(user) = recent.and_then(User::tryget) {
+            return Ok(user);
+        }
         let ctx = self.siblings.table.get(id, &rcu).ok_or(EINVAL)?;
-        // No address is that of a ring which isn't published yet.
-        if handle == 0 || ctx.ring.address() != handle || !ctx.is_ours() {
+        if !ctx.has(handle) {
             return Err(EINVAL);
         }
-        User::tryget(ctx).ok_or_else(|| {
+        let user = User::tryget(ctx).ok_or_else(|| {
             Counter::DeadLookups.add(1);
             EINVAL
-        })
+        })?;
+        self.siblings.set_recent(&user);
+        Ok(user)
     }
 }
 
 impl Kioctx {
+    /// Is that its handle, and it the caller's?
+    #[inline]
+    fn has(&self, handle: usize) -> bool {
+        // No address is that of a ring which isn't published yet.
+        handle != 0 && self.ring.address() == handle && self.is_ours()
+    }
+
     /// Was it made by the process that is running?
     fn is_ours(&self) -> bool {
         mm::is_current(&self.mm)

@@ -48,7 +48,14 @@ use crate::{
     ring::RingUser,
     stats::Counter,
 };
-use core::{ffi::c_void, mem::offset_of, ptr::NonNull};
+use core::{
+    ffi::c_void,
+    mem::offset_of,
+    ptr::{
+        null_mut,
+        NonNull, //
+    },
+};
 use kernel::{
     list::{
         List,
@@ -60,8 +67,11 @@ use kernel::{
     static_lock_class,
     sync::{
         atomic::{
+            Acquire,
+            Atomic,
             Full,
-            Relaxed, //
+            Relaxed,
+            Release, //
         },
         rcu,
         Arc,
@@ -82,6 +92,7 @@ unsafe impl HasPercpuRef<USERS> for Kioctx {
         // SAFETY: Alive, for the initial reference to `reqs` is dropped last. `kill` has called
         // `make_atomic`, and this is called once in the life of a context.
         unsafe {
+            this.as_ref().siblings.not_recent(this);
             this.as_ref().inflight.cancel_all();
             // Then, for the others are theirs as soon as they give up.
             this.as_ref().workers.interrupt(this.as_ref());
@@ -118,6 +129,13 @@ unsafe impl HasRcuWork for Kioctx {
 pub(super) struct Siblings {
     #[pin]
     pub(super) table: IdTable<Kioctx>,
+    /// The one that was looked up last, or null.
+    ///
+    /// # Invariants
+    ///
+    /// It is set only by who has a reference to its `users`, and isn't it any more when those are gone, which is a
+    /// grace period before its end.
+    recent: Atomic<*mut Kioctx>,
     #[pin]
     live: SpinLockIrq<Live>,
     #[pin]
@@ -144,6 +162,7 @@ impl Siblings {
         Arc::pin_init(
             try_pin_init!(Self {
                 table <- IdTable::new(),
+                recent: Atomic::new(null_mut()),
                 live <- new_spinlock_irq!(
                     Live {
                         contexts: List::new(),
@@ -159,6 +178,28 @@ impl Siblings {
             }? Error),
             GFP_KERNEL_ACCOUNT,
         )
+    }
+
+    /// The one that was looked up last, if there is any.
+    #[inline]
+    pub(super) fn recent<'a>(&self, _rcu: &'a rcu::Guard) -> Option<&'a Kioctx> {
+        // Acquire: pairs with `set_recent`.
+        let recent = NonNull::new(self.recent.load(Acquire))?;
+        // SAFETY: By the invariant of `recent` it lives for longer than this read-side section.
+        Some(unsafe { recent.as_ref() })
+    }
+
+    #[inline]
+    pub(super) fn set_recent(&self, user: &User) {
+        // INVARIANT: There is a reference.
+        // Release: pairs with `recent`.
+        self.recent.store(user.0.as_ptr(), Release);
+    }
+
+    /// Nobody looks it up any more, nor has done so and is yet to set it.
+    fn not_recent(&self, ctx: NonNull<Kioctx>) {
+        // Full: before all that follows at its end.
+        let _ = self.recent.cmpxchg(ctx.as_ptr(), null_mut(), Full);
     }
 
     pub(super) fn enter(&self, inflight: ListArc<Inflight>) {

@@ -53,6 +53,16 @@ pub(crate) fn write<T: AsBytes>(addr: usize, value: &T) -> Result {
         .write(value)
 }
 
+/// Reads four bytes from `addr`.
+pub(crate) fn read_u32(addr: usize) -> Result<u32> {
+    let mut value = 0;
+    // SAFETY: The address is checked by the function.
+    if !unsafe { bindings::raio_get_user_u32(&mut value, addr as *const u32) } {
+        return Err(EFAULT);
+    }
+    Ok(value)
+}
+
 /// Writes four bytes to `addr`.
 pub(crate) fn write_u32(addr: usize, value: u32) -> Result {
     // SAFETY: The address is checked by the function.
@@ -65,7 +75,7 @@ pub(crate) fn write_u32(addr: usize, value: u32) -> Result {
 /// A word of the caller, of four bytes or eight, at `addr`.
 pub(crate) fn read_word(addr: usize, compat: bool) -> Result<usize> {
     if compat {
-        Ok(read::<u32>(addr)? as usize)
+        Ok(read_u32(addr)? as usize)
     } else {
         read(addr)
     }

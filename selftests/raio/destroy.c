@@ -85,6 +85,8 @@ TEST_F(destroy, altered_id)
 	const unsigned int ids[] = { id + 1, id + 1000, INT_MAX, 1U << 31, UINT_MAX };
 	unsigned int i;
 
+	/* Also if it was looked up just now. */
+	EXPECT_EQ(0, self->aio.ops->submit(self->aio.dev, self->aio.ctx, 0, NULL));
 	for (i = 0; i < ARRAY_SIZE(ids); i++) {
 		ring->id = ids[i];
 		expect_no_context(_metadata, &self->aio, self->aio.ctx);
@@ -110,6 +112,29 @@ TEST_F(destroy, id_of_another)
 TEST_F(destroy, twice)
 {
 	EXPECT_EQ(0, aio_destroy(&self->aio, self->aio.ctx));
+	expect_no_context(_metadata, &self->aio, self->aio.ctx);
+	self->aio.ctx = 0;
+}
+
+/* Nor is it found when its memory is that of something else, though it was looked up last. */
+TEST_F(destroy, looked_up_last)
+{
+	struct raio_ring *ring = (void *)self->aio.ctx;
+	const unsigned int id = ring->id;
+	unsigned int i;
+
+	EXPECT_EQ(0, self->aio.ops->submit(self->aio.dev, self->aio.ctx, 0, NULL));
+	EXPECT_EQ(0, aio_destroy(&self->aio, self->aio.ctx));
+	/* It is freed a grace period later. Each of these, through files of their own, takes one. */
+	for (i = 0; i < 5; i++) {
+		struct aio other;
+
+		aio_begin(_metadata, &other, variant->ops, 1);
+		aio_end(_metadata, &other);
+	}
+	ASSERT_EQ(ring, mmap(ring, PAGE, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0));
+	ring->id = id;
 	expect_no_context(_metadata, &self->aio, self->aio.ctx);
 	self->aio.ctx = 0;
 }
