@@ -244,7 +244,7 @@ impl User {
             }),
         };
         let mut started = if nr >= PLUG_FROM {
-            plug::plugged(&mut starter, all, Starter::send)
+            plug::plugged(nr, &mut starter, all, Starter::send)
         } else {
             all(&mut starter)
         };

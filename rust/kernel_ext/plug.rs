@@ -8,8 +8,13 @@ use crate::bindings;
 use core::cell::Cell;
 use kernel::types::{NotThreadSafe, Opaque};
 
-/// Runs `f` with requests held back until it returns or sleeps. Then `send` is given what sends them.
+/// Most that are held back: `BLK_MAX_REQUEST_COUNT` of the block layer.
+const MOST: u32 = 32;
+
+/// Runs `f` with requests held back until it returns or sleeps. Then `send` is given what sends them. There
+/// are about `nr` of them, so that the block layer may get what it needs for several at once.
 pub(crate) fn plugged<S, R>(
+    nr: u32,
     state: &mut S,
     f: impl FnOnce(&mut S) -> R,
     send: impl FnOnce(&mut S, &dyn Fn()),
@@ -34,7 +39,10 @@ pub(crate) fn plugged<S, R>(
 
     let plug = Plug(Opaque::uninit(), Cell::new(false), NotThreadSafe);
     // SAFETY: It is memory for a `blk_plug`, isn't moved, and is taken away from the task on drop.
-    unsafe { bindings::blk_start_plug(plug.0.get()) };
+    unsafe {
+        bindings::blk_start_plug(plug.0.get());
+        (*plug.0.get()).nr_ios = nr.min(MOST) as u16;
+    }
     let ret = f(state);
     send(state, &|| plug.finish());
     ret
