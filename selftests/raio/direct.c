@@ -523,7 +523,7 @@ static void *read_all(void *data)
 }
 
 /* By several threads on one context, with interrupts. Each gets as many events as it has requests. */
-TEST_F(direct, threads)
+TEST_F_TIMEOUT(direct, threads, 300)
 {
 	struct reader readers[THREADS];
 	pthread_t threads[THREADS];

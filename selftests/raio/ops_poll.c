@@ -1476,7 +1476,7 @@ TEST_F(recursion, by_the_device)
 	}
 }
 
-#define TERMINAL_LOOKS	1000
+#define TERMINAL_LOOKS	300
 
 struct typist {
 	int fd;
