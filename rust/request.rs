@@ -400,6 +400,7 @@ impl Request {
     /// # Safety
     ///
     /// The file's half must be the caller's, who gives it up.
+    #[inline]
     unsafe fn complete(request: NonNull<Self>, result: i64) {
         // SAFETY: The file's half is ours.
         unsafe {
@@ -415,6 +416,7 @@ impl Request {
     /// # Safety
     ///
     /// As for [`Self::complete`].
+    #[inline]
     unsafe fn decided(request: NonNull<Self>, result: i64) -> bool {
         // SAFETY: The file's half is ours, and with it the right to write the result. If it was handed over, it is
         // ours to end.

@@ -4,7 +4,10 @@
 //! that they name one after another, and whether it is one for the direct path. No lock is held.
 
 use super::{
-    register::RegisteredFile,
+    register::{
+        Buffer,
+        RegisteredFile, //
+    },
     submit::{
         Slot,
         Slots, //
@@ -273,11 +276,10 @@ impl<'a> Starter<'a> {
             Some(index) => Some(self.user.registered.buffers.get(index).ok_or(EFAULT)?),
             None => None,
         };
-        let submitter = self
-            .submitter
-            .get_or_insert_with(|| Submitter::new(self.user));
-        let identity = self.identity.clone();
         if let Some(device) = file.takes(transfer, buffer.is_some()) {
+            let submitter = self
+                .submitter
+                .get_or_insert_with(|| Submitter::new(self.user));
             let place = match &buffer {
                 Some(buffer) => Some(buffer.place(addr, len)?),
                 None => None,
@@ -290,7 +292,7 @@ impl<'a> Starter<'a> {
                         slot,
                         file: Named::take(&mut self.file, given.left)?,
                         buffer,
-                        identity,
+                        identity: self.identity.clone(),
                         addr,
                         len,
                         pos: transfer.pos,
@@ -302,17 +304,35 @@ impl<'a> Starter<'a> {
                 }
             }
         }
+        self.start_plain(given.iocb, given.obj, given.left, slot, buffer)
+    }
+
+    /// Starts it with the methods of its file. Not inline, and told no more than it has to be, for the other way
+    /// is a short one.
+    #[inline(never)]
+    fn start_plain(
+        &mut self,
+        iocb: &Iocb,
+        obj: u64,
+        left: u32,
+        slot: Slot,
+        buffer: Option<Buffer>,
+    ) -> Result<bool> {
+        let transfer = iocb.as_transfer(self.native).ok_or(EINVAL)?;
+        let submitter = self
+            .submitter
+            .get_or_insert_with(|| Submitter::new(self.user));
         let ioprio = submitter.ioprio();
         let request = submitter.prepare(Parts {
             slot,
-            file: Named::take(&mut self.file, given.left)?,
+            file: Named::take(&mut self.file, left)?,
             buffer,
             eventfd: None,
-            identity,
-            obj: given.obj,
+            identity: self.identity.clone(),
+            obj,
             data: transfer.data,
         })?;
-        let submitted = ops::plain(request, transfer, ioprio, &mut self.ways)?;
+        let submitted = ops::plain(request, &transfer, ioprio, &mut self.ways)?;
         Ok(submitter.submitted(submitted))
     }
 
@@ -409,6 +429,8 @@ impl<'a> Starter<'a> {
     /// Nothing more is started. Returns how many events were posted here.
     #[inline(always)]
     pub(super) fn finish(&mut self) -> u32 {
+        // Who sees an event may rely on its request no longer using the file.
+        self.file = None;
         self.post_done();
         self.posted + self.submitter.as_mut().map_or(0, Submitter::finish)
     }

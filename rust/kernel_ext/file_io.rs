@@ -87,6 +87,7 @@ pub(crate) fn sync(file: &File, data_only: bool) -> i64 {
 }
 
 /// Is `file` a regular one?
+#[inline]
 pub(crate) fn is_regular(file: &File) -> bool {
     // SAFETY: A live file has an inode.
     unsafe { bindings::raio_file_is_reg(file.as_ptr()) }
@@ -450,6 +451,7 @@ impl Kiocb {
     }
 
     /// Can a read wait for a page without a task?
+    #[inline]
     pub(crate) fn waits_for_pages(&self) -> bool {
         // SAFETY: `ki_filp` is live, by the type invariant, and its operations don't change.
         unsafe {
@@ -461,12 +463,14 @@ impl Kiocb {
     }
 
     /// Is nothing cached of what a read begins with, so that it has to wait?
+    #[inline]
     pub(crate) fn is_cold(&self) -> bool {
         // SAFETY: `ki_filp` is live, by the type invariant.
         self.waits_for_pages() && unsafe { bindings::raio_kiocb_is_cold(self.as_raw()) }
     }
 
     /// Has the next attempt made at `pos`, in that manner.
+    #[inline]
     pub(crate) fn aim(&self, pos: i64, manner: Manner) {
         let (flags, page) = match manner {
             Manner::AsItIs => return,
@@ -526,6 +530,7 @@ impl Kiocb {
     }
 
     /// Was the last attempt told not to wait?
+    #[inline]
     pub(crate) fn is_impatient(&self) -> bool {
         // SAFETY: Whoever asks owns it.
         unsafe { (*self.as_raw()).ki_flags as u32 & bindings::RAIO_IOCB_NOWAIT != 0 }
@@ -570,6 +575,7 @@ pub(crate) fn without_faults<R>(f: impl FnOnce() -> R) -> R {
 /// `kiocb` must be prepared for `dir`, its file must have the method, and both must stay until
 /// this has returned and, if it returns `-EIOCBQUEUED`, `ki_complete` was called; `buffer` until it
 /// has returned. `done` must not be more than there is.
+#[inline]
 pub(crate) unsafe fn call(
     kiocb: *mut bindings::kiocb,
     buffer: *const UserBuffer,

@@ -194,6 +194,7 @@ impl Prepared {
 }
 
 /// There is no call to restart: others of it may be running already.
+#[inline]
 fn restarted(ret: isize) -> i64 {
     let restart = [
         code::ERESTARTSYS,
@@ -210,6 +211,7 @@ fn restarted(ret: isize) -> i64 {
 
 /// Does it say that it would have had to wait, if it was told not to? Some files have another word
 /// for it.
+#[inline]
 fn would_wait(ret: i64) -> bool {
     ret == i64::from(EAGAIN.to_errno()) || ret == i64::from(EOPNOTSUPP.to_errno())
 }
@@ -218,6 +220,7 @@ impl Request {
     /// # Safety
     ///
     /// It must be alive, and nobody else have it.
+    #[inline]
     unsafe fn retry<'a>(this: NonNull<Self>) -> Option<&'a mut Retry> {
         // SAFETY: As the caller says.
         unsafe { (*(*this.as_ptr()).retry.get()).as_mut() }
@@ -254,6 +257,7 @@ impl Request {
     /// # Safety
     ///
     /// It must be a transfer, and the caller's, before the first attempt.
+    #[inline]
     unsafe fn is_cold(this: NonNull<Self>) -> bool {
         // SAFETY: It is ours.
         unsafe { (*this.as_ptr()).kiocb.is_cold() }
@@ -330,6 +334,7 @@ impl Request {
     /// # Safety
     ///
     /// It must be the caller's, and not have ended.
+    #[inline]
     pub(super) unsafe fn total(this: NonNull<Self>, last: i64) -> i64 {
         // SAFETY: As the caller says.
         match unsafe { Self::retry(this) } {
@@ -341,6 +346,7 @@ impl Request {
     /// # Safety
     ///
     /// It must be the caller's.
+    #[inline]
     unsafe fn end_write(this: NonNull<Self>) {
         // SAFETY: As the caller says.
         unsafe {
@@ -439,6 +445,7 @@ impl Request {
     /// # Safety
     ///
     /// The caller must have the file's half.
+    #[inline]
     pub(super) unsafe fn transferred(this: NonNull<Self>, last: i64) {
         // SAFETY: It is ours.
         unsafe {
