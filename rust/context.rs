@@ -3,14 +3,14 @@
 //! Contexts (kioctx): who may use one, for how long, and how it ends.
 //!
 //! A context has two per-cpu counts. `users` is held by whoever is inside a call on it; `reqs` by
-//! each request in flight. It is found through the table of the open file that made it, under RCU, or
-//! without that if it was looked up last, and used only with a reference to `users` that was taken by `percpu_ref_tryget_live()`.
+//! each request in flight. It is found under RCU, through the table of the open file that made it, or
+//! without that table if it was looked up last, and used only with a reference to `users` that was taken by `percpu_ref_tryget_live()`.
 //!
 //! # The end
 //!
 //! 1. `dead` is set, once; who set it goes on, everybody else gets `EINVAL`. This is all that it
 //!    decides (and that sleepers stop sleeping).
-//! 2. It is taken out of the table: nobody finds it any more.
+//! 2. It is taken out of the table: nobody finds it there any more.
 //! 3. Who waits for events is woken and returns `EINVAL`.
 //! 4. `users` is killed. When the last caller has left, no request can be added: those in flight
 //!    that can be cancelled are, and `reqs` loses its initial reference.

@@ -49,7 +49,7 @@ type Amounts = [usize; 3];
 
 /// One for each so many bytes of the machine's memory is what a user may have unless told
 /// otherwise. A context takes some 8 KiB besides its ring, a request in flight some 500 bytes, and
-/// a place for one on the direct path some 300 more.
+/// a place for one on the direct path some 400 more; twice as much where several threads submit at once.
 const BYTES_PER_CONTEXT: usize = 128 << 10;
 const BYTES_PER_REQUEST: usize = 512;
 const BYTES_PER_RING_BYTE: usize = 16;

@@ -146,7 +146,7 @@ impl Contexts {
         Counter::Setups.add(1);
         // SAFETY: It isn't moved: only its owner changes.
         let ctx = NonNull::from(KBox::leak(unsafe { Pin::into_inner_unchecked(ctx) }));
-        // SAFETY: From here on it is only dropped in `teardown`, a grace period after it was taken
+        // SAFETY: From here on it is only dropped in `teardown`, a grace period after it was last found and taken
         // out of the table, and not before it was told that the ring is unmapped.
         // INVARIANT: As `Kioctx` asks for.
         unsafe {

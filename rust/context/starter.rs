@@ -22,7 +22,10 @@ use crate::{
     kernel_ext::{
         bio::Device,
         eventfd::EventFd,
-        file_io,
+        file_io::{
+            self,
+            Direction, //
+        },
         identity::Identity,
         user, //
     },
@@ -184,17 +187,17 @@ impl Named {
         self.merges_neighbours && !goes_on && next.is_some_and(|next| next != end)
     }
 
-    /// Does what its file does before such a transfer. Fails with what security modules say.
+    /// Notes that its file is read or written. False if that can't be done, which the file has to say then.
     #[inline(always)]
-    fn begin(&mut self, transfer: &Transfer) -> Result {
-        let (file, dir) = (self.file(), transfer.dir);
-        file_io::verify_area(file, transfer.pos, transfer.len, dir)?;
+    fn note(&mut self, dir: Direction) -> bool {
         let bit = 1 << dir as u32;
         if self.noted & bit == 0 {
-            Device::note(file, dir)?;
+            if Device::note(self.file(), dir).is_err() {
+                return false;
+            }
             self.noted |= bit;
         }
-        Ok(())
+        true
     }
 }
 
@@ -276,6 +279,7 @@ impl<'a> Starter<'a> {
             Some(index) => Some(self.user.registered.buffers.get(index).ok_or(EFAULT)?),
             None => None,
         };
+        let mut verified = false;
         if let Some(device) = file.takes(transfer, buffer.is_some()) {
             let submitter = self
                 .submitter
@@ -284,8 +288,9 @@ impl<'a> Starter<'a> {
                 Some(buffer) => Some(buffer.place(addr, len)?),
                 None => None,
             };
-            file.begin(transfer)?;
-            if submitter.has_place()? {
+            file_io::verify_area(file.file(), transfer.pos, len, dir)?;
+            verified = true;
+            if file.note(dir) && submitter.has_place()? {
                 if let Some(place) = place.or_else(|| submitter.pin(addr, len, dir)) {
                     let alone = file.is_alone(transfer, given.next);
                     let flight = Flight {
@@ -304,19 +309,19 @@ impl<'a> Starter<'a> {
                 }
             }
         }
-        self.start_plain(given.iocb, given.obj, given.left, slot, buffer)
+        self.start_plain(given.iocb, (given.obj, given.left), slot, buffer, verified)
     }
 
-    /// Starts it with the methods of its file. Not inline, and told no more than it has to be, for the other way
-    /// is a short one.
+    /// Starts it with the methods of its file, which may be `verified` already. Not inline, and told no more than it
+    /// has to be, for the other way is a short one.
     #[inline(never)]
     fn start_plain(
         &mut self,
         iocb: &Iocb,
-        obj: u64,
-        left: u32,
+        (obj, left): (u64, u32),
         slot: Slot,
         buffer: Option<Buffer>,
+        verified: bool,
     ) -> Result<bool> {
         let transfer = iocb.as_transfer(self.native).ok_or(EINVAL)?;
         let submitter = self
@@ -332,7 +337,7 @@ impl<'a> Starter<'a> {
             obj,
             data: transfer.data,
         })?;
-        let submitted = ops::plain(request, &transfer, ioprio, &mut self.ways)?;
+        let submitted = ops::plain(request, &transfer, ioprio, &mut self.ways, verified)?;
         Ok(submitter.submitted(submitted))
     }
 

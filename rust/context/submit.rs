@@ -217,6 +217,8 @@ impl User {
         let slots = Slots::claim(self, nr);
         let native = !matches!(iocbs, Iocbs::Pointers { .. });
         let mut done = [const { MaybeUninit::uninit() }; NOTHINGS];
+        // So many at most may need something of a device.
+        let many = nr.min(slots.left);
         let mut starter = Starter::new(self, slots, identity, native, &mut done);
         let all = |starter: &mut Starter<'_>| match iocbs {
             Iocbs::Pointers { at, compat } => {
@@ -244,7 +246,7 @@ impl User {
             }),
         };
         let mut started = if nr >= PLUG_FROM {
-            plug::plugged(nr, &mut starter, all, Starter::send)
+            plug::plugged(many, &mut starter, all, Starter::send)
         } else {
             all(&mut starter)
         };

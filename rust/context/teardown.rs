@@ -361,8 +361,9 @@ impl Kioctx {
         }
         // SAFETY: A published context is in a box of its own that nobody else drops. Nobody uses
         // it: callers, requests and mappings are gone (who unmaps it holds the lock that the free
-        // of the ring takes first); who looks things up found it before it was taken out of the
-        // table, and a grace period has passed since, in which `users` became atomic.
+        // of the ring takes first). Who looks things up may have found it, but not since the last
+        // of `users` was gone, and until then reads only what doesn't change here: it is freed a
+        // grace period later.
         let mut ctx = unsafe { KBox::from_raw(this.as_ptr()) };
         let engine = ctx.engine.clone();
         Counter::Frees.add(1);

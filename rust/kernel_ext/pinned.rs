@@ -240,8 +240,8 @@ impl TransferPins {
         }
     }
 
-    /// Pins `len` bytes at `addr` of the current process, which is less than fits into a page more than 32. None
-    /// may be pinned yet. [`None`] if they can't be had, or are too many parts; then nothing is pinned.
+    /// Pins `len` bytes at `addr` of the current process. None may be pinned yet. [`None`] if they can't be had, or
+    /// are too many pages or parts; then nothing is pinned.
     #[inline]
     pub(crate) fn pin(&mut self, addr: usize, len: usize, dir: Direction) -> Option<Place> {
         let offset = addr & !PAGE_MASK;

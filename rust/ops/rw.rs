@@ -29,13 +29,14 @@ use kernel::prelude::*;
 pub(crate) struct Ways(Option<(u32, Asking)>);
 
 /// Reads or writes one buffer, and nothing is said besides, with the I/O priority of the caller. `ways` is
-/// that of the file.
+/// that of the file, whose part may be `verified` already.
 #[inline(always)]
 pub(crate) fn plain(
     mut request: Prepared,
     transfer: &abi::Transfer,
     ioprio: u16,
     ways: &mut Ways,
+    verified: bool,
 ) -> Result<Submitted> {
     let (pos, dir, addr) = (transfer.pos, transfer.dir, transfer.addr);
     request.prepare_plain(pos, dir, ioprio);
@@ -62,7 +63,9 @@ pub(crate) fn plain(
             len = buffer.len();
         }
     }
-    file_io::verify_area(request.file(), pos, len, dir)?;
+    if !verified {
+        file_io::verify_area(request.file(), pos, len, dir)?;
+    }
     Ok(request.go(false))
 }
 

@@ -399,7 +399,7 @@ impl Direct {
     /// # Safety
     ///
     /// It must be the caller's, after its bio has ended, with nothing pinned.
-    pub(super) unsafe fn again(this: NonNull<Self>) {
+    unsafe fn again(this: NonNull<Self>) {
         // SAFETY: As the caller says.
         unsafe {
             let ctx = Self::ctx(this);
@@ -409,7 +409,10 @@ impl Direct {
             let flight = Self::end(this);
             ctx.cache().places.free.push(this);
             let Ok(memory) = memory else {
-                return flight.slot.post(&event, None);
+                // The slot goes last, for it keeps the context.
+                let slot = flight.slot;
+                drop((flight.file, flight.buffer, flight.identity));
+                return slot.post(&event, None);
             };
             let Flight {
                 slot,

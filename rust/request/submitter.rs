@@ -73,7 +73,7 @@ use kernel::{
     },
 };
 
-/// After so many ordinary requests their events are posted.
+/// After so many requests their events are posted.
 const MOST: u32 = 32;
 
 /// What a context keeps for who submits.
@@ -348,6 +348,10 @@ impl<'a> Submitter<'a> {
         // SAFETY: It was free, and is ours.
         unsafe { Direct::start(this, device, place, name, alone, flight) };
         self.collects(false);
+        // SAFETY: We own it.
+        if self.owns && unsafe { &*self.ctx.cache().own.get() }.collected.n >= MOST {
+            self.deliver_collected();
+        }
     }
 
     /// Makes an ordinary request. Fails with `ENOMEM`.
@@ -441,6 +445,7 @@ impl<'a> Submitter<'a> {
     }
 
     /// Posts the events of what was collected.
+    #[inline(never)]
     fn deliver_collected(&mut self) {
         // SAFETY: We own it.
         let mut collected = unsafe { &mut *self.ctx.cache().own.get() }.collected.take();
@@ -453,7 +458,6 @@ impl<'a> Submitter<'a> {
         while let Some(this) = collected.pop() {
             // SAFETY: It is ours, and its bio has ended.
             unsafe {
-                // What can be released of the latter is a request that would have had to wait.
                 if !Direct::has_ended(this) || !Direct::pins(this).try_release() {
                     later.push(this);
                     continue;
@@ -480,7 +484,7 @@ impl<'a> Submitter<'a> {
             // SAFETY: As above.
             unsafe {
                 if Direct::pins(this).try_release() {
-                    Direct::again(this);
+                    Direct::go_on(this);
                 } else {
                     // Not here, for who submits doesn't sleep.
                     work::queue::<Direct, LATER>(this, &self.ctx.engine().workers);

@@ -166,7 +166,7 @@ struct raio_submit {
  *		RAIO_ENTER_SQ number of the first in the submission array, which is
  *		gone around
  * @nr:		length of the array
- * @min_nr:	wait until so many events are in the ring
+ * @min_nr:	wait until so many events are in the ring, or were posted in the call
  * @flags:	RAIO_ENTER_* bits
  * @sigsetsize:	size of the mask, 8
  * @sigmask:	address of the signal mask during the wait, 0 for none
