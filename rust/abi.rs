@@ -250,6 +250,7 @@ pub(crate) struct Request {
 }
 
 /// A read or write of one buffer.
+#[derive(Clone, Copy)]
 pub(crate) struct Transfer {
     /// To be given back in the event.
     pub(crate) data: u64,

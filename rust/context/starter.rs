@@ -309,21 +309,21 @@ impl<'a> Starter<'a> {
                 }
             }
         }
-        self.start_plain(given.iocb, (given.obj, given.left), slot, buffer, verified)
+        // A copy, so that what is passed is in memory only if it is.
+        self.start_plain(*transfer, (given.obj, given.left), slot, buffer, verified)
     }
 
-    /// Starts it with the methods of its file, which may be `verified` already. Not inline, and told no more than it
-    /// has to be, for the other way is a short one.
+    /// Starts it with the methods of its file, which may be `verified` already. Not inline, for the other way is a
+    /// short one.
     #[inline(never)]
     fn start_plain(
         &mut self,
-        iocb: &Iocb,
+        transfer: Transfer,
         (obj, left): (u64, u32),
         slot: Slot,
         buffer: Option<Buffer>,
         verified: bool,
     ) -> Result<bool> {
-        let transfer = iocb.as_transfer(self.native).ok_or(EINVAL)?;
         let submitter = self
             .submitter
             .get_or_insert_with(|| Submitter::new(self.user));
