@@ -720,7 +720,8 @@ TEST_F(memory, bad)
 	struct iocb io;
 
 	native_prep(&io, 1, IOCB_CMD_PREAD, self->fd, KERNEL_PTR, PAGE, 0);
-	EXPECT_EQ(-EFAULT, native_enter(&self->native, 1, &io, 0));
+	/* With 32 bits it is one that a process could have, so that the event says it. */
+	EXPECT_EQ(-EFAULT, RESULT(&io));
 	native_prep(&io, 1, IOCB_CMD_PREAD, self->fd, map_before_hole(0), PAGE, 0);
 	EXPECT_EQ(1, native_enter(&self->native, 1, &io, 1));
 	ASSERT_EQ(1, ring_reap(self->native.aio.ctx, 1, &ev));
