@@ -104,6 +104,21 @@ fn one_of_them_ends_it() {
     model();
 }
 
+/// One that no file has had is its submitter's.
+#[test]
+fn without_a_file() {
+    loom::model(|| {
+        let request = Request::new();
+        // SAFETY: nobody else has it.
+        request
+            .result
+            .with_mut(|result| unsafe { *result = RESULT });
+        request.handover.end_here();
+        request.submit();
+        assert_eq!(request.ends.load(Ordering::Relaxed), 1);
+    });
+}
+
 /// What one has done with it must be seen by the other.
 #[test]
 #[should_panic(expected = "Causality violation")]
