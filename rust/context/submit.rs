@@ -105,10 +105,7 @@ impl Slot {
 
     fn used(self) {
         let ctx = self.ctx;
-        if self.late {
-            self.ctx().inflight.not_late();
-        }
-        mem::forget(self);
+        self.told(None);
         // SAFETY: The reference was ours. The claim went into the ring with the event.
         unsafe { PercpuRef::put_many(&raw const (*ctx.as_ptr()).reqs, 1) }
     }

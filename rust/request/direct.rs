@@ -5,13 +5,14 @@
 //! and file are registered, nothing is counted but per processor. Memory that isn't is pinned until the
 //! transfer has ended.
 //!
-//! Each context has places for them, made as they are first needed, and used again and again. A bio that would have to wait, as for a request of the device, comes back at once: then
-//! it becomes an ordinary [request](super) and goes to a worker. A worker also releases memory that was read
-//! into and isn't known to be dirty any more, before there is an event.
+//! Each context has places for them, made as they are first needed, and used again and again. A bio that
+//! would have to wait, as for a request of the device, comes back at once: then it becomes an ordinary
+//! [request](super) and goes to a worker. A worker also releases memory that was read into and isn't known to
+//! be dirty any more, before there is an event.
 //!
 //! # Locks
 //!
-//! `places`, a mutex, to make some, and to look through them.
+//! That of [`Places`], a mutex, to make some, and to look through them.
 
 use super::{
     stack::{
@@ -309,7 +310,7 @@ impl Direct {
     ///
     /// It must be the caller's, and have a result.
     unsafe fn post(this: NonNull<Self>) {
-        // SAFETY: As the caller says. The slot keeps the context, and with that the pool.
+        // SAFETY: As the caller says. The slot keeps the context, and with that its places.
         unsafe {
             let flight = Self::end(this);
             let event = Self::event(this);
