@@ -27,6 +27,7 @@
 //!
 //! Who sees no other was last. To look first saves the subtraction in the usual cases.
 
+mod deliver;
 pub(crate) mod direct;
 mod handover;
 mod inflight;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A stack onto which anybody puts objects, and from which they are taken all at once. Nobody takes one alone, so
-//! what is on top isn't taken and put back unseen. No lock; any context.
+//! what is on top isn't taken and put back unseen. And lists of such objects, each of one owner. No lock; any
+//! context.
 
 use core::{
     cell::Cell,
@@ -80,5 +81,84 @@ impl<T: Stacked> Stack<T> {
     pub(super) unsafe fn push(&self, this: NonNull<T>) {
         // SAFETY: As the caller says.
         unsafe { self.push_all(this, this) }
+    }
+}
+
+/// Some that were had one after another, in that order.
+///
+/// # Invariants
+///
+/// All are alive and this one's, from `first` to `last`; both are null if there are none.
+pub(super) struct List<T: Stacked> {
+    first: *mut T,
+    last: *mut T,
+    pub(super) n: u32,
+}
+
+impl<T: Stacked> List<T> {
+    pub(super) const fn new() -> Self {
+        Self {
+            first: null_mut(),
+            last: null_mut(),
+            n: 0,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// It must be alive, and the caller's, who gives it up.
+    #[inline(always)]
+    pub(super) unsafe fn push(&mut self, this: NonNull<T>) {
+        // SAFETY: As the caller says; `last` is ours.
+        unsafe {
+            T::below(this).set(null_mut());
+            match NonNull::new(self.last) {
+                Some(last) => T::below(last).set(this.as_ptr()),
+                None => self.first = this.as_ptr(),
+            }
+        }
+        self.last = this.as_ptr();
+        self.n += 1;
+    }
+
+    /// Takes all of them.
+    #[inline(always)]
+    pub(super) fn take(&mut self) -> Self {
+        core::mem::replace(self, Self::new())
+    }
+
+    /// Takes the first.
+    #[inline(always)]
+    pub(super) fn pop(&mut self) -> Option<NonNull<T>> {
+        let first = NonNull::new(self.first)?;
+        // SAFETY: It is ours.
+        self.first = unsafe { T::below(first) }.get();
+        if self.first.is_null() {
+            self.last = null_mut();
+        }
+        self.n -= 1;
+        Some(first)
+    }
+
+    /// Each of them. They must stay, and nothing else be done with this.
+    #[inline(always)]
+    pub(super) fn each(&self) -> impl Iterator<Item = NonNull<T>> {
+        let mut at = self.first;
+        core::iter::from_fn(move || {
+            let this = NonNull::new(at)?;
+            // SAFETY: It is ours.
+            at = unsafe { T::below(this) }.get();
+            Some(this)
+        })
+    }
+
+    /// Puts them on top of those, which are the caller's.
+    #[inline(always)]
+    pub(super) fn put_on(self, free: &mut *mut T) {
+        if let Some(last) = NonNull::new(self.last) {
+            // SAFETY: It is ours.
+            unsafe { T::below(last) }.set(*free);
+            *free = self.first;
+        }
     }
 }

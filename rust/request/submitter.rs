@@ -19,6 +19,7 @@
 //! That of [`inflight`](super::inflight), when requests are handed over.
 
 use super::{
+    deliver,
     direct::{
         Direct,
         Flight,
@@ -26,12 +27,14 @@ use super::{
         LATER, //
     },
     inflight::Inflight,
-    stack::Stacked,
+    stack::{
+        List,
+        Stacked, //
+    },
     stock::{
         self,
         Stock, //
     },
-    Own,
     Parts,
     Prepared,
     Request,
@@ -49,7 +52,6 @@ use crate::{
         task,
         work, //
     },
-    registered::Uses,
     stats::Counter,
 };
 use core::{
@@ -60,16 +62,12 @@ use core::{
     },
 };
 use kernel::{
-    fs::File,
     prelude::*,
-    sync::{
-        aref::ARef,
-        atomic::{
-            Acquire,
-            Atomic,
-            Relaxed,
-            Release, //
-        },
+    sync::atomic::{
+        Acquire,
+        Atomic,
+        Relaxed,
+        Release, //
     },
 };
 
@@ -155,85 +153,6 @@ impl Drop for Owned {
                 next = Request::below(at).get();
                 stock::free(at);
             }
-        }
-    }
-}
-
-/// Some that were had one after another, in that order.
-///
-/// # Invariants
-///
-/// All are alive and this one's, from `first` to `last`; both are null if there are none.
-struct List<T: Stacked> {
-    first: *mut T,
-    last: *mut T,
-    n: u32,
-}
-
-impl<T: Stacked> List<T> {
-    const fn new() -> Self {
-        Self {
-            first: null_mut(),
-            last: null_mut(),
-            n: 0,
-        }
-    }
-
-    /// # Safety
-    ///
-    /// It must be alive, and the caller's, who gives it up.
-    #[inline(always)]
-    unsafe fn push(&mut self, this: NonNull<T>) {
-        // SAFETY: As the caller says; `last` is ours.
-        unsafe {
-            T::below(this).set(null_mut());
-            match NonNull::new(self.last) {
-                Some(last) => T::below(last).set(this.as_ptr()),
-                None => self.first = this.as_ptr(),
-            }
-        }
-        self.last = this.as_ptr();
-        self.n += 1;
-    }
-
-    /// Takes all of them.
-    #[inline(always)]
-    fn take(&mut self) -> Self {
-        core::mem::replace(self, Self::new())
-    }
-
-    /// Takes the first.
-    #[inline(always)]
-    fn pop(&mut self) -> Option<NonNull<T>> {
-        let first = NonNull::new(self.first)?;
-        // SAFETY: It is ours.
-        self.first = unsafe { T::below(first) }.get();
-        if self.first.is_null() {
-            self.last = null_mut();
-        }
-        self.n -= 1;
-        Some(first)
-    }
-
-    /// Each of them. They must stay, and nothing else be done with this.
-    #[inline(always)]
-    fn each(&self) -> impl Iterator<Item = NonNull<T>> {
-        let mut at = self.first;
-        core::iter::from_fn(move || {
-            let this = NonNull::new(at)?;
-            // SAFETY: It is ours.
-            at = unsafe { T::below(this) }.get();
-            Some(this)
-        })
-    }
-
-    /// Puts them on top of those, which are the caller's.
-    #[inline(always)]
-    fn put_on(self, free: &mut *mut T) {
-        if let Some(last) = NonNull::new(self.last) {
-            // SAFETY: It is ours.
-            unsafe { T::below(last) }.set(*free);
-            *free = self.first;
         }
     }
 }
@@ -410,75 +329,27 @@ impl<'a> Submitter<'a> {
     }
 
     /// Posts the events of requests that have ended.
-    fn deliver(&mut self, mut ended: List<Request>) {
-        let mut ready = List::new();
-        let mut files = Uses::none();
-        while let Some(this) = ended.pop() {
-            // SAFETY: Who has ended it left it to the submitter, which we are.
-            unsafe {
-                if let Some(own) = Request::release(this) {
-                    ready.push(own.let_go(&mut files));
-                }
-            }
-        }
-        // Who sees an event may rely on its request no longer using the file.
-        drop(files);
-        if ready.n == 0 {
-            return;
-        }
-        let n = ready.n as usize;
-        self.posted += ready.n;
-        // SAFETY: They are ours, with nothing left but what their events need.
-        let events = ready.each().map(|this| unsafe { Request::event(this) });
-        self.ctx.publish_all(events);
-        let mut memory = List::new();
-        while let Some(this) = ready.pop() {
-            // SAFETY: As above, and their events are posted.
-            if let Some(at) = unsafe { Own::told(this) } {
-                // SAFETY: It is ours.
-                unsafe { memory.push(at) };
-            }
-        }
+    fn deliver(&mut self, ended: List<Request>) {
+        // SAFETY: Who has ended them left them to the submitter, which we are.
+        let (posted, memory) = unsafe { deliver::requests(self.ctx, ended) };
+        self.posted += posted;
         memory.put_on(&mut self.memory);
-        // SAFETY: They were those of the slots, of which none is left.
-        unsafe { self.ctx.put_all(n) };
     }
 
     /// Posts the events of what was collected.
     #[inline(never)]
     fn deliver_collected(&mut self) {
         // SAFETY: We own it.
-        let mut collected = unsafe { &mut *self.ctx.cache().own.get() }.collected.take();
+        let collected = unsafe { &mut *self.ctx.cache().own.get() }.collected.take();
         if collected.n == 0 {
             return;
         }
-        let mut ended = List::new();
-        let mut later = List::new();
-        let mut files = Uses::<ARef<File>>::none();
-        while let Some(this) = collected.pop() {
-            // SAFETY: It is ours, and its bio has ended.
-            unsafe {
-                if !Direct::has_ended(this) || !Direct::pins(this).try_release() {
-                    later.push(this);
-                    continue;
-                }
-                Direct::end_in(this, &mut files);
-                ended.push(this);
-            }
-        }
-        // Who sees an event may rely on its request no longer using the file.
-        drop(files);
+        // SAFETY: They are ours, and their bios have ended.
+        let (ended, mut later) = unsafe { deliver::direct(self.ctx, collected) };
         if ended.n > 0 {
-            let n = ended.n as usize;
             self.posted += ended.n;
-            // SAFETY: `n` slots were forgotten, of as many events. All are ours.
-            unsafe {
-                let events = ended.each().map(|this| Direct::event(this));
-                self.ctx.publish_all(events);
-                ended.put_on(&mut self.places);
-                self.ctx.put_all(n);
-            }
-            Counter::Early.add(n as u64);
+            Counter::Early.add(ended.n.into());
+            ended.put_on(&mut self.places);
         }
         while let Some(this) = later.pop() {
             // SAFETY: As above.

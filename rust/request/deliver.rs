@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of requests that one thread has several of: their events are posted together, under one lock and
+//! with one look for who waits.
+
+use super::{
+    direct::Direct,
+    stack::List,
+    Own,
+    Request, //
+};
+use crate::{
+    context::Kioctx,
+    registered::Uses, //
+};
+use kernel::{
+    fs::File,
+    sync::aref::ARef, //
+};
+
+/// Gives up a reference to each, and posts the events of those of which it was the last. Returns how many these
+/// were, and what of their memory is to be used again. Any context.
+///
+/// # Safety
+///
+/// They must be of `ctx`, which somebody else keeps, and the references the caller's.
+pub(super) unsafe fn requests(ctx: &Kioctx, mut ended: List<Request>) -> (u32, List<Request>) {
+    let mut ready = List::new();
+    let mut files = Uses::none();
+    while let Some(this) = ended.pop() {
+        // SAFETY: The reference is ours, as the caller says.
+        unsafe {
+            if let Some(own) = Request::release(this) {
+                ready.push(own.let_go(&mut files));
+            }
+        }
+    }
+    // Who sees an event may rely on its request no longer using the file.
+    drop(files);
+    let mut memory = List::new();
+    let n = ready.n;
+    if n == 0 {
+        return (0, memory);
+    }
+    // SAFETY: They are ours, with nothing left but what their events need.
+    ctx.publish_all(ready.each().map(|this| unsafe { Request::event(this) }));
+    while let Some(this) = ready.pop() {
+        // SAFETY: As above, and their events are posted.
+        if let Some(at) = unsafe { Own::told(this) } {
+            // SAFETY: It is ours.
+            unsafe { memory.push(at) };
+        }
+    }
+    // SAFETY: They were those of the slots, of which none is left.
+    unsafe { ctx.put_all(n as usize) };
+    (n, memory)
+}
+
+/// Posts the events of those on the direct path for which nothing has to be done that may sleep. Returns these, whose
+/// places are free now, and the others, that have to [go on](Direct::go_on). Any context.
+///
+/// # Safety
+///
+/// They must be of `ctx`, which somebody else keeps, and the caller's, after their bios have ended.
+#[inline(always)]
+pub(super) unsafe fn direct(ctx: &Kioctx, mut ended: List<Direct>) -> (List<Direct>, List<Direct>) {
+    let mut ready = List::new();
+    let mut others = List::new();
+    let mut files = Uses::<ARef<File>>::none();
+    while let Some(this) = ended.pop() {
+        // SAFETY: It is ours, and its bio has ended.
+        unsafe {
+            if !Direct::has_ended(this) || !Direct::pins(this).try_release() {
+                others.push(this);
+                continue;
+            }
+            Direct::end_in(this, &mut files);
+            ready.push(this);
+        }
+    }
+    // Who sees an event may rely on its request no longer using the file.
+    drop(files);
+    if ready.n > 0 {
+        // SAFETY: So many slots were forgotten, of as many events. All are ours.
+        unsafe {
+            ctx.publish_all(ready.each().map(|this| Direct::event(this)));
+            ctx.put_all(ready.n as usize);
+        }
+    }
+    (ready, others)
+}
