@@ -192,6 +192,14 @@ impl Enter {
     }
 }
 
+impl Setup {
+    /// Is it to poll for its requests? `EINVAL` for a flag that isn't one.
+    pub(crate) fn polls(&self) -> Result<bool> {
+        must_be_zero(&[(self.flags & !bindings::RAIO_SETUP_IOPOLL).into()])?;
+        Ok(self.flags != 0)
+    }
+}
+
 impl Cancel {
     /// Does it say which by its data? `EINVAL` for a flag that isn't one.
     pub(crate) fn is_by_data(&self) -> Result<bool> {

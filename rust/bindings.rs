@@ -45,6 +45,7 @@ same_layout! {
         ki_filp = RAIO_OFFSET_kiocb_ki_filp,
         ki_pos = RAIO_OFFSET_kiocb_ki_pos,
         ki_complete = RAIO_OFFSET_kiocb_ki_complete,
+        private = RAIO_OFFSET_kiocb_private,
         ki_flags = RAIO_OFFSET_kiocb_ki_flags,
         ki_ioprio = RAIO_OFFSET_kiocb_ki_ioprio,
         ki_waitq = RAIO_OFFSET_kiocb_ki_waitq,
@@ -103,6 +104,7 @@ same_layout! {
         work = RAIO_OFFSET_rcu_work_work,
     }
     bio {
+        bi_opf = RAIO_OFFSET_bio_bi_opf,
         bi_flags = RAIO_OFFSET_bio_bi_flags,
         bi_ioprio = RAIO_OFFSET_bio_bi_ioprio,
         bi_write_hint = RAIO_OFFSET_bio_bi_write_hint,

@@ -29,6 +29,7 @@
 
 mod batch;
 mod getevents;
+mod iopoll;
 mod poll;
 mod quota;
 mod register;
@@ -51,7 +52,10 @@ use crate::{
         pseudo_fs::PseudoFs,
         rcu_work::RcuWork,
         user,
-        work::OwnedQueue, //
+        work::{
+            OwnedQueue,
+            Work, //
+        },
     },
     request::{
         submitter::Cache,
@@ -137,6 +141,8 @@ impl Engine {
 const USERS: u64 = 0;
 const REQS: u64 = 1;
 
+const DRAIN: u64 = 0;
+
 /// A context.
 ///
 /// # Invariants
@@ -167,6 +173,7 @@ pub(crate) struct Kioctx {
     siblings: Arc<Siblings>,
     #[pin]
     free: RcuWork<Kioctx>,
+    drain: Work,
     /// Returned by who gives up the last of `holds`.
     charge: Option<Charge>,
     /// If this is the last that its file has left behind. Dropped after all others.

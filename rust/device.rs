@@ -157,7 +157,6 @@ impl RaioFile {
             args.sq_offset.into(),
         ];
         must_be_zero(&outputs)?;
-        must_be_zero(&[args.flags.into()])?;
         let ctxp = user::address(args.ctxp)?;
         if user::read_word(ctxp, compat)? != 0 {
             return Err(EINVAL);
@@ -221,7 +220,7 @@ fn query(args: abi::Query, arg: usize, size: usize) -> Result<isize> {
         opcodes: abi::Opcode::ALL,
         iocb_flags: abi::NATIVE_FLAGS.into(),
         rw_flags: bindings::RAIO_RWF_SUPPORTED,
-        setup_flags: 0,
+        setup_flags: bindings::RAIO_SETUP_IOPOLL.into(),
         max_events: abi::MAX_EVENTS,
         resv: 0,
     };

@@ -31,6 +31,7 @@ mod deliver;
 pub(crate) mod direct;
 mod handover;
 mod inflight;
+pub(crate) mod iopoll;
 mod ownership;
 mod retry;
 mod stack;
@@ -106,6 +107,7 @@ use inflight::{
 };
 
 use handover::Handover;
+use iopoll::Polled;
 use ownership::Ownership;
 use retry::Retry;
 use stock::Memory;
@@ -122,7 +124,7 @@ pub(crate) use workers::Workers;
 /// * `result` is written by the completion only, before `handover` knows that, and read by who ends the
 ///   request only.
 /// * `refs` counts who sees to its end, those who cancel it, and a worker that has it.
-/// * `next` is whoever's that has it to himself: the submitter's, until it has handed it over.
+/// * `next` is whoever's that has it to himself: the submitter's, until it has handed it over; then who polls for it.
 /// * `stocked` says whether its memory is counted by the stock of its context.
 #[repr(C)]
 pub(crate) struct Request {
@@ -137,6 +139,7 @@ pub(crate) struct Request {
     result: UnsafeCell<i64>,
     handover: Handover,
     refs: Atomic<u32>,
+    polled: Atomic<u32>,
     next: Cell<*mut Request>,
     stocked: bool,
     /// Of the submitter: the file went on with it by itself.
@@ -184,6 +187,8 @@ pub(crate) struct Parts {
     pub(crate) eventfd: Option<EventFd>,
     /// Of who submits it, if that isn't the context's.
     pub(crate) identity: Option<Arc<Identity>>,
+    /// Its end is to be asked for, if it is a transfer.
+    pub(crate) polled: bool,
     /// What its event will carry.
     pub(crate) obj: u64,
     pub(crate) data: u64,
@@ -200,7 +205,7 @@ impl Prepared {
         // SAFETY: It is memory for a request, and ours.
         unsafe {
             at.write(Request {
-                kiocb: Kiocb::new(),
+                kiocb: Kiocb::new(parts.polled),
                 file: parts.file,
                 buffer: parts.buffer,
                 eventfd: parts.eventfd,
@@ -210,6 +215,7 @@ impl Prepared {
                 result: UnsafeCell::new(0),
                 handover: Handover::new(),
                 refs: Atomic::new(1),
+                polled: Atomic::new(parts.polled.into()),
                 next: Cell::new(null_mut()),
                 stocked,
                 went_on: false,
@@ -483,14 +489,34 @@ impl Request {
         unsafe { (*request.as_ptr()).slot.ctx().inflight() }
     }
 
+    /// Has its end to be asked for? Not any more if its file has given it back.
+    ///
+    /// # Safety
+    ///
+    /// The caller must have a reference.
+    unsafe fn is_polled(request: NonNull<Self>) -> bool {
+        // SAFETY: It is alive. Relaxed: it may be asked for in vain.
+        unsafe { (*request.as_ptr()).polled.load(Relaxed) != 0 && Self::is_transfer(request) }
+    }
+
     /// Takes a reference more.
     ///
     /// # Safety
     ///
-    /// It must be alive, and its file's half not given up before this returns.
+    /// It must be alive, and somebody's part of it not be given up before this returns.
     unsafe fn get(request: NonNull<Self>) {
         // SAFETY: Alive, as the caller says. Relaxed: there is one that isn't given up.
         unsafe { (*request.as_ptr()).refs.add(1u32, Relaxed) }
+    }
+
+    /// Gives up one that isn't the last.
+    ///
+    /// # Safety
+    ///
+    /// As that says.
+    unsafe fn unget(request: NonNull<Self>) {
+        // SAFETY: Alive, for there is another. Relaxed: whose that is hasn't given it up.
+        let _ = unsafe { (*request.as_ptr()).refs.fetch_sub(1u32, Relaxed) };
     }
 
     /// Decides the result, where the lock of a wait queue is held.
@@ -622,6 +648,18 @@ impl Drop for Own {
     }
 }
 
+impl Polled for Request {
+    unsafe fn is_over(this: NonNull<Self>) -> bool {
+        // SAFETY: There is a reference.
+        unsafe { Self::handover(this).has_ended() || !Self::is_polled(this) }
+    }
+
+    unsafe fn ask(this: NonNull<Self>) -> bool {
+        // SAFETY: As above, which keeps the file.
+        unsafe { (*this.as_ptr()).kiocb.ask() }
+    }
+}
+
 impl Own {
     fn into_raw(self) -> NonNull<Request> {
         let request = self.0;
@@ -700,6 +738,7 @@ impl Own {
             result: _,
             handover: _,
             refs: _,
+            polled: _,
             next: _,
             stocked: _,
             went_on: _,

@@ -328,6 +328,12 @@ impl Ring {
         self.waiters.wake_all();
     }
 
+    /// Something has changed that those who wait go by: they look again. Full barrier before it is seen who waits.
+    pub(crate) fn look_again(&self) {
+        // There may be enough for each.
+        protocol::announce(&self.waiters, &Nobody, || u32::MAX);
+    }
+
     /// Are `n` events there, or as many as fit?
     pub(crate) fn has(&self, n: u32) -> bool {
         self.unread() >= n.min(self.layout.capacity())
@@ -457,6 +463,16 @@ impl protocol::Waiters for PollQueue {
     fn wake(&self, _there: impl Fn() -> u32) {
         self.wake();
     }
+}
+
+struct Nobody;
+
+impl protocol::Waiters for Nobody {
+    fn any(&self) -> bool {
+        false
+    }
+
+    fn wake(&self, _there: impl Fn() -> u32) {}
 }
 
 /// Those who are to be told later.

@@ -31,6 +31,7 @@ pub(crate) enum Counter {
     Parked,
     Kicked,
     Direct,
+    Iopolled,
 }
 
 impl Counter {
@@ -59,6 +60,7 @@ impl Counter {
             Self::Parked => bindings::raio_counter_RAIO_CTR_PARKED,
             Self::Kicked => bindings::raio_counter_RAIO_CTR_KICKED,
             Self::Direct => bindings::raio_counter_RAIO_CTR_DIRECT,
+            Self::Iopolled => bindings::raio_counter_RAIO_CTR_IOPOLLED,
         }
     }
 
@@ -110,5 +112,6 @@ pub(crate) fn snapshot() -> abi::Stats {
         parked: Counter::Parked.sum(),
         kicked: Counter::Kicked.sum(),
         direct: Counter::Direct.sum(),
+        iopolled: Counter::Iopolled.sum(),
     }
 }

@@ -58,9 +58,11 @@ const s64 RAIO_KTIME_MAX = KTIME_MAX;
 const int RAIO_EIOCBQUEUED = EIOCBQUEUED;
 const u32 RAIO_DIRECT_READ = (__force u32)(REQ_OP_READ | REQ_NOWAIT);
 const u32 RAIO_DIRECT_WRITE = (__force u32)(REQ_OP_WRITE | REQ_SYNC | REQ_IDLE | REQ_NOWAIT);
+const u32 RAIO_POLLED = (__force u32)REQ_POLLED;
 const u32 RAIO_NOMERGE = (__force u32)REQ_NOMERGE;
 const u16 RAIO_BIO_CLONED = 1U << BIO_CLONED;
 const u32 RAIO_BLK_STS_AGAIN = (__force u32)BLK_STS_AGAIN;
+const u32 RAIO_BLK_STS_NOTSUPP = (__force u32)BLK_STS_NOTSUPP;
 
 /*
  * What Rust reads and writes of the kernel's structures. The offsets as C has
@@ -73,6 +75,7 @@ const u32 RAIO_BLK_STS_AGAIN = (__force u32)BLK_STS_AGAIN;
 RAIO_LAYOUT(kiocb, ki_filp);
 RAIO_LAYOUT(kiocb, ki_pos);
 RAIO_LAYOUT(kiocb, ki_complete);
+RAIO_LAYOUT(kiocb, private);
 RAIO_LAYOUT(kiocb, ki_flags);
 RAIO_LAYOUT(kiocb, ki_ioprio);
 RAIO_LAYOUT(kiocb, ki_waitq);
@@ -109,6 +112,7 @@ RAIO_LAYOUT(vm_area_struct, vm_ops);
 RAIO_LAYOUT(vfsmount, mnt_sb);
 RAIO_LAYOUT(kmem_cache_args, align);
 RAIO_LAYOUT(rcu_work, work);
+RAIO_LAYOUT(bio, bi_opf);
 RAIO_LAYOUT(bio, bi_flags);
 RAIO_LAYOUT(bio, bi_ioprio);
 RAIO_LAYOUT(bio, bi_write_hint);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading events, and waiting for them. No lock is held while waiting.
+//! Reading events, and waiting for them. No lock is held while waiting. How one waits [`iopoll`](super::iopoll) says.
 
 use super::User;
 use crate::{
@@ -41,6 +41,9 @@ impl User {
         let nr = u32::try_from(args.nr).unwrap_or(u32::MAX);
         let mut min_nr = u32::try_from(args.min_nr).unwrap_or(u32::MAX);
 
+        if self.polls() {
+            self.ask(min_nr.max(1));
+        }
         let got = self.ring.reap(args.events, nr)?;
         if args.timeout == Some(0) {
             return Ok(got);
@@ -76,10 +79,11 @@ impl User {
             return Ok(1);
         }
         if timeout == Some(0) {
-            return Ok(0);
+            self.ask(n);
+            return Ok(self.ring.has(n).into());
         }
         let deadline = timeout.map(|timeout| wait::now().saturating_add(timeout));
-        let woken = self.ring.wait(n, deadline, || self.is_dead());
+        let woken = self.wait_or_poll(n, deadline);
         self.ring.pass_on();
         match woken {
             _ if self.is_dead() => {
@@ -103,7 +107,7 @@ impl User {
         deadline: Option<i64>,
     ) -> Result<(u32, Woken)> {
         loop {
-            let woken = self.ring.wait(enough - got, deadline, || self.is_dead());
+            let woken = self.wait_or_poll(enough - got, deadline);
             let at = args.events.wrapping_add(got as usize * size_of::<Event>());
             let more = self.ring.reap(at, nr - got);
             self.ring.pass_on();

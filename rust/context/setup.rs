@@ -21,7 +21,8 @@ use crate::{
         identity::Identity,
         mm,
         percpu_ref::PercpuRef,
-        rcu_work::RcuWork, //
+        rcu_work::RcuWork,
+        work::Work, //
     },
     registered::Table,
     request::Inflight,
@@ -77,10 +78,11 @@ impl Drop for Mapping {
 impl Contexts {
     /// Makes a context as `args` ask for.
     ///
-    /// `EINVAL` if a number in it is too large, or that of events is 0; `EAGAIN` over a limit; `ENOMEM`;
+    /// `EINVAL` if it has a flag that isn't one, a number in it is too large, or that of events is 0; `EAGAIN` over a limit; `ENOMEM`;
     /// what `mmap(2)` says when the ring can't be mapped.
     pub(crate) fn setup(&self, args: &abi::Setup) -> Result<Made> {
         let layout = Layout::for_events(args.nr_events, abi::MAX_EVENTS).ok_or(EINVAL)?;
+        let polls = args.polls()?;
         if args.sq_nr > abi::MAX_EVENTS
             || args.nr_buffers > abi::MAX_BUFFERS
             || args.nr_files > abi::MAX_FILES
@@ -94,7 +96,7 @@ impl Contexts {
 
         let quota = &self.engine.limits.quota;
         let (charge, workers) = quota.charge(layout.capacity() as usize, bytes)?;
-        let inflight = Inflight::new(layout.capacity() as usize)?;
+        let inflight = Inflight::new(layout.capacity() as usize, polls)?;
         let ours = inflight.clone_arc();
         let pollers = self.siblings.pollers.clone();
         let owner = RingOwner::new(&self.engine.fs, layout, behind, pollers)?;
@@ -122,6 +124,7 @@ impl Contexts {
             identity: Identity::current(),
             siblings: self.siblings.clone(),
             free <- RcuWork::new(),
+            drain: Work::new(),
             charge: Some(charge),
             left_behind: None,
         }? Error))?;

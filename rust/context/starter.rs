@@ -94,6 +94,8 @@ struct Named {
     fd: u32,
     file: Kept,
     device: Option<Device>,
+    /// Its transfers are polled for.
+    polled: bool,
     /// That is one where only neighbours of a call are merged.
     merges_neighbours: bool,
     /// Where the last transfer there ends.
@@ -124,11 +126,13 @@ impl Named {
             fd,
             file,
             device: None,
+            polled: false,
             merges_neighbours: false,
             last_end: u64::MAX,
             noted: 0,
         };
         this.device = Device::of(this.file());
+        this.polled = user.polls() && file_io::can_iopoll(this.file());
         this.merges_neighbours = this.device.is_some_and(|device| !device.sorts());
         Ok(this)
     }
@@ -176,15 +180,19 @@ impl Named {
         })
     }
 
-    /// Is it known that it goes on with the one before as little as the next one, which begins at `next` if that
-    /// is known, goes on with it? One that ends where the one before begins could be merged too, at the front; it
-    /// isn't looked for, and is not merged.
+    /// Isn't it to be merged with another? It is known that it goes on with the one before as little as the next
+    /// one, which begins at `next` if that is known, goes on with it. One that ends where the one before begins could
+    /// be merged too, at the front; it isn't looked for, and is not merged. Nor is one that is polled for where
+    /// anybody's are merged: that of another might have to be asked for instead.
     #[inline(always)]
     fn is_alone(&mut self, transfer: &Transfer, next: Option<u64>) -> bool {
         let begin = transfer.pos as u64;
         let end = begin.wrapping_add(transfer.len as u64);
         let goes_on = mem::replace(&mut self.last_end, end) == begin;
-        self.merges_neighbours && !goes_on && next.is_some_and(|next| next != end)
+        if !self.merges_neighbours {
+            return self.polled;
+        }
+        !goes_on && next.is_some_and(|next| next != end)
     }
 
     /// Notes that its file is read or written. False if that can't be done, which the file has to say then.
@@ -292,7 +300,7 @@ impl<'a> Starter<'a> {
             verified = true;
             if file.note(dir) && submitter.has_place()? {
                 if let Some(place) = place.or_else(|| submitter.pin(addr, len, dir)) {
-                    let alone = file.is_alone(transfer, given.next);
+                    let manner = (file.is_alone(transfer, given.next), file.polled);
                     let flight = Flight {
                         slot,
                         file: Named::take(&mut self.file, given.left)?,
@@ -304,7 +312,7 @@ impl<'a> Starter<'a> {
                         dir,
                         ioprio: submitter.ioprio(),
                     };
-                    submitter.start(device, place, (given.obj, transfer.data), alone, flight);
+                    submitter.start(device, place, (given.obj, transfer.data), manner, flight);
                     return Ok(true);
                 }
             }
@@ -328,12 +336,14 @@ impl<'a> Starter<'a> {
             .submitter
             .get_or_insert_with(|| Submitter::new(self.user));
         let ioprio = submitter.ioprio();
+        let polled = self.file.as_ref().is_some_and(|file| file.polled);
         let request = submitter.prepare(Parts {
             slot,
             file: Named::take(&mut self.file, left)?,
             buffer,
             eventfd: None,
             identity: self.identity.clone(),
+            polled,
             obj,
             data: transfer.data,
         })?;
@@ -373,12 +383,15 @@ impl<'a> Starter<'a> {
         let submitter = self
             .submitter
             .get_or_insert_with(|| Submitter::new(self.user));
+        // Who waits for an eventfd doesn't ask.
+        let polled = eventfd.is_none() && self.file.as_ref().is_some_and(|file| file.polled);
         let request = submitter.prepare(Parts {
             slot,
             file: Named::take(&mut self.file, given.left)?,
             buffer,
             eventfd,
             identity: self.identity.clone(),
+            polled,
             obj: given.obj,
             data: args.data,
         })?;

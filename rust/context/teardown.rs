@@ -96,6 +96,7 @@ unsafe impl HasPercpuRef<USERS> for Kioctx {
             this.as_ref().inflight.cancel_all();
             // Then, for the others are theirs as soon as they give up.
             this.as_ref().workers.interrupt(this.as_ref());
+            Kioctx::drain(this);
             PercpuRef::drop_initial(&raw const (*this.as_ptr()).reqs);
         }
     }

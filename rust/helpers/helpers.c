@@ -7,10 +7,12 @@
 
 #include <linux/bio.h>
 #include <linux/blk-cgroup.h>
+#include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/capability.h>
 #include <linux/cleanup.h>
 #include <linux/cred.h>
+#include <linux/delay.h>
 #include <linux/fault-inject-usercopy.h>
 #include <linux/highmem.h>
 #include <linux/iocontext.h>
@@ -510,6 +512,17 @@ bool raio_signal_pending(void)
 	return signal_pending(current);
 }
 
+void raio_relax(void)
+{
+	cond_resched();
+	cpu_relax();
+}
+
+void raio_pause(unsigned int us)
+{
+	usleep_range_state(us, 2 * us, TASK_IDLE);
+}
+
 struct vfsmount *raio_file_mount(struct file *file)
 {
 	return file->f_path.mnt;
@@ -706,6 +719,56 @@ bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos, 
 		return false;
 	return !write || (!bdev_read_only(bdev) && !IS_SWAPFILE(mapping->host) &&
 			  !bdev_max_write_streams(bdev));
+}
+
+/* Can direct transfers be polled for: by the file, and by its device as it is now? */
+bool raio_file_can_iopoll(struct file *file)
+{
+	struct inode *inode = file->f_mapping->host;
+	struct block_device *bdev;
+	struct request_queue *q;
+	bool can;
+
+	if (!file->f_op->iopoll || !(file->f_iocb_flags & IOCB_DIRECT))
+		return false;
+	bdev = sb_is_blkdev_sb(inode->i_sb) ? I_BDEV(inode) : inode->i_sb->s_bdev;
+	if (!bdev)
+		return false;
+	q = bdev_get_queue(bdev);
+	if (!(q->limits.features & BLK_FEAT_POLL))
+		return false;
+	if (!queue_is_mq(q))
+		return true;
+	/* The driver's set of tags may go before the file, when no request can begin. */
+	if (!percpu_ref_tryget_live(&q->q_usage_counter))
+		return false;
+	can = q->tag_set->map[HCTX_TYPE_POLL].nr_queues;
+	percpu_ref_put(&q->q_usage_counter);
+	return can;
+}
+
+/* Ends what a driver has found together. */
+static int iopoll_end(struct io_comp_batch *iob, int found)
+{
+	if (rq_list_empty(&iob->req_list))
+		return found;
+	iob->complete(iob);
+	return 1;
+}
+
+/* Asks once; is something found that has ended? */
+int raio_iopoll_bio(struct bio *bio)
+{
+	DEFINE_IO_COMP_BATCH(iob);
+
+	return iopoll_end(&iob, bio_poll(bio, &iob, BLK_POLL_ONESHOT));
+}
+
+int raio_iopoll_kiocb(struct kiocb *iocb)
+{
+	DEFINE_IO_COMP_BATCH(iob);
+
+	return iopoll_end(&iob, iocb->ki_filp->f_op->iopoll(iocb, &iob, BLK_POLL_ONESHOT));
 }
 
 void raio_file_accessed(struct file *file)

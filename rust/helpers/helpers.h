@@ -7,6 +7,7 @@
 #ifndef _RAIO_HELPERS_H
 #define _RAIO_HELPERS_H
 
+#include <linux/blk_types.h>
 #include <linux/completion.h>
 #include <linux/fs.h>
 #include <linux/ktime.h>
@@ -45,6 +46,7 @@ enum raio_counter {
 	RAIO_CTR_PARKED,
 	RAIO_CTR_KICKED,
 	RAIO_CTR_DIRECT,
+	RAIO_CTR_IOPOLLED,
 	RAIO_NR_CTR,
 };
 
@@ -117,6 +119,8 @@ int raio_schedule_until(ktime_t *expires);
 void raio_sigmask_begin(sigset_t *mask);
 void raio_sigmask_end(void);
 bool raio_signal_pending(void);
+void raio_relax(void);
+void raio_pause(unsigned int us);
 
 __poll_t raio_vfs_poll(struct file *file, struct poll_table_struct *table);
 u16 raio_mangle_poll(__poll_t mask);
@@ -149,6 +153,9 @@ unsigned int raio_bdev_memory_mask(struct block_device *bdev);
 bool raio_bdev_sorts(struct block_device *bdev);
 bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos, size_t len,
 		      bool write);
+bool raio_file_can_iopoll(struct file *file);
+int raio_iopoll_bio(struct bio *bio);
+int raio_iopoll_kiocb(struct kiocb *iocb);
 void raio_file_accessed(struct file *file);
 void raio_account_write(size_t bytes);
 u8 raio_file_write_hint(struct file *file);

@@ -87,13 +87,15 @@ pub(crate) struct Contents {
     pub(crate) hint: u8,
     /// It is known that the block layer needn't look for one that it could be merged with.
     pub(crate) alone: bool,
+    /// Its end is to be asked for, see [`Bio::ask`].
+    pub(crate) polled: bool,
 }
 
 /// How a transfer has ended.
 pub(crate) enum Outcome {
     /// All of it was moved.
     Done,
-    /// It would have had to wait, and has moved nothing.
+    /// It would have had to wait, or to be done in another manner, and has moved nothing.
     WouldWait,
     Failed(Error),
 }
@@ -139,6 +141,9 @@ impl Bio {
         if what.alone {
             op |= bindings::RAIO_NOMERGE;
         }
+        if what.polled {
+            op |= bindings::RAIO_POLLED;
+        }
         // SAFETY: The field at `OFFSET`, which is ours until it is submitted.
         unsafe {
             let bio = (*this.as_ptr().byte_add(T::OFFSET).cast::<Self>()).0.get();
@@ -159,6 +164,17 @@ impl Bio {
         }
     }
 
+    /// Asks the device whether something has ended that is polled for, once. True if it has, or a signal is
+    /// pending. Process context.
+    ///
+    /// # Safety
+    ///
+    /// It must have been sent, and nobody use it otherwise before this returns.
+    pub(crate) unsafe fn ask(&self) -> bool {
+        // SAFETY: As the caller says, so what it was sent to is there, and it says which that is.
+        unsafe { bindings::raio_iopoll_bio(self.0.get()) > 0 }
+    }
+
     /// What came of it. Any context; once after it has ended.
     #[inline]
     pub(crate) fn outcome(&self) -> Outcome {
@@ -170,6 +186,10 @@ impl Bio {
             match status.into() {
                 0 => Outcome::Done,
                 bindings::RAIO_BLK_STS_AGAIN => Outcome::WouldWait,
+                // The device can't be polled any more.
+                bindings::RAIO_BLK_STS_NOTSUPP if (*bio).bi_opf & bindings::RAIO_POLLED != 0 => {
+                    Outcome::WouldWait
+                }
                 _ => Outcome::Failed(Error::from_errno(bindings::blk_status_to_errno(status))),
             }
         }

@@ -112,6 +112,12 @@ pub(crate) fn write_hint(file: &File) -> u8 {
     unsafe { bindings::raio_file_write_hint(file.as_ptr()) }
 }
 
+/// Can the end of direct transfers of `file` be asked for, as its device is now?
+pub(crate) fn can_iopoll(file: &File) -> bool {
+    // SAFETY: A live file.
+    unsafe { bindings::raio_file_can_iopoll(file.as_ptr()) }
+}
+
 /// How a file can be asked for a transfer, so that whoever asks doesn't wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asking {
@@ -308,9 +314,26 @@ const DIRECT_WRITES: usize = 16;
 pub(crate) struct Kiocb(Opaque<bindings::kiocb>);
 
 impl Kiocb {
-    /// One that is yet to be prepared.
-    pub(crate) const fn new() -> Self {
-        Self(Opaque::zeroed())
+    /// One that is yet to be prepared; its end is to be asked for if it is `polled` then.
+    #[inline(always)]
+    pub(crate) fn new(polled: bool) -> Self {
+        let this = Self(Opaque::zeroed());
+        if polled {
+            // SAFETY: It is ours alone.
+            unsafe { (*this.as_raw()).ki_flags = bindings::RAIO_IOCB_HIPRI as ffi::c_int };
+        }
+        this
+    }
+
+    /// Asks its device whether something has ended that is polled for, once. True if it has, or a signal is
+    /// pending. Process context.
+    ///
+    /// # Safety
+    ///
+    /// It must have been prepared, as such a one.
+    pub(crate) unsafe fn ask(&self) -> bool {
+        // SAFETY: `ki_filp` is live, by the type invariant, and has the method, by `can_iopoll`.
+        unsafe { bindings::raio_iopoll_kiocb(self.as_raw()) > 0 }
     }
 
     /// The raw request, which is all of `self`.
@@ -333,7 +356,8 @@ impl Kiocb {
         complete: Complete,
     ) -> Result {
         let kiocb = self.as_raw();
-        let mut flags = 0;
+        // SAFETY: `self` is ours alone.
+        let mut flags = unsafe { (*kiocb).ki_flags as u32 } & bindings::RAIO_IOCB_HIPRI;
         if transfer.dir == Direction::Write {
             flags |= bindings::RAIO_IOCB_WRITE;
         }
@@ -359,7 +383,7 @@ impl Kiocb {
                 transfer.rw_flags,
                 transfer.dir.as_raw(),
             ))?;
-            // Nobody polls for this request.
+            // What is polled for the context says.
             (*kiocb).ki_flags &= !(bindings::RAIO_IOCB_HIPRI as ffi::c_int);
             (*kiocb).ki_flags |= flags as ffi::c_int;
         }
@@ -391,7 +415,8 @@ impl Kiocb {
             (*kiocb).ki_filp = file.as_ptr();
             (*kiocb).ki_pos = pos;
             (*kiocb).ki_complete = Some(complete);
-            (*kiocb).ki_flags = (*file.as_ptr()).f_iocb_flags as ffi::c_int | write as ffi::c_int;
+            // What is polled for stays so.
+            (*kiocb).ki_flags |= (*file.as_ptr()).f_iocb_flags as ffi::c_int | write as ffi::c_int;
             (*kiocb).ki_ioprio = ioprio;
         }
     }
@@ -483,7 +508,12 @@ impl Kiocb {
             Manner::ForPages(page) => (bindings::RAIO_IOCB_WAITQ, page),
             Manner::Patient => (0, ptr::null_mut()),
         };
-        let all = bindings::RAIO_IOCB_NOWAIT | bindings::RAIO_IOCB_NOIO | bindings::RAIO_IOCB_WAITQ;
+        let mut all =
+            bindings::RAIO_IOCB_NOWAIT | bindings::RAIO_IOCB_NOIO | bindings::RAIO_IOCB_WAITQ;
+        if manner == Manner::Patient {
+            // A worker doesn't poll.
+            all |= bindings::RAIO_IOCB_HIPRI;
+        }
         // SAFETY: Whoever makes the attempt owns it.
         unsafe {
             let kiocb = self.as_raw();

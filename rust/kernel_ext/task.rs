@@ -66,6 +66,24 @@ pub(crate) fn is_kernel_thread() -> bool {
     unsafe { bindings::raio_task_is_kernel_thread() }
 }
 
+/// Is a signal pending?
+pub(crate) fn has_signal() -> bool {
+    // SAFETY: It may always be called.
+    unsafe { bindings::raio_signal_pending() }
+}
+
+/// Lets others have the processor, if they want it. For who asks again and again. Process context.
+pub(crate) fn relax() {
+    // SAFETY: As the caller says.
+    unsafe { bindings::raio_relax() }
+}
+
+/// Sleeps for so many microseconds. Process context.
+pub(crate) fn pause(us: u32) {
+    // SAFETY: As the caller says.
+    unsafe { bindings::raio_pause(us) }
+}
+
 /// The user that what the task makes is charged to: its own, unless it is in a user namespace that
 /// an ordinary user made, for who may have many users there.
 pub(crate) fn charged_user() -> u32 {

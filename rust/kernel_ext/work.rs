@@ -87,6 +87,11 @@ pub(crate) unsafe trait HasWork<const ID: u64>: Sized {
 /// Place in an object from which its work is queued.
 pub(crate) struct Work(Opaque<bindings::work_struct>);
 
+// SAFETY: It may be queued from every thread.
+unsafe impl Send for Work {}
+// SAFETY: Nobody accesses it but [`queue`], whose caller says that it isn't in use, and who runs it.
+unsafe impl Sync for Work {}
+
 impl Work {
     /// Work that isn't queued.
     pub(crate) const fn new() -> Self {

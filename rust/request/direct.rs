@@ -5,6 +5,8 @@
 //! and file are registered, nothing is counted but per processor. Memory that isn't is pinned until the
 //! transfer has ended.
 //!
+//! Of one that is [polled for](super::iopoll) it is only marked when its bio has ended; who polls sees to the rest.
+//!
 //! Each context has places for them, made as they are first needed, and used again and again. A bio that
 //! would have to wait, as for a request of the device, comes back at once: then it becomes an ordinary
 //! [request](super) and goes to a worker. A worker also releases memory that was read into and isn't known to
@@ -15,6 +17,7 @@
 //! That of [`Places`], a mutex, to make some, and to look through them.
 
 use super::{
+    iopoll::Polled,
     stack::{
         Stack,
         Stacked, //
@@ -78,6 +81,12 @@ use kernel::{
     prelude::*,
     sync::{
         aref::ARef,
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
         Arc,
         Mutex, //
     },
@@ -130,6 +139,9 @@ pub(crate) struct Direct {
     obj: Shown<u64>,
     data: Cell<u64>,
     result: Cell<i64>,
+    /// Who polls for it ends it, when its bio is `over`.
+    polled: Cell<bool>,
+    over: Atomic<u32>,
     /// What isn't registered of its memory.
     pins: UnsafeCell<TransferPins>,
     flight: UnsafeCell<MaybeUninit<Flight>>,
@@ -159,6 +171,12 @@ unsafe impl HasBio for Direct {
 
     #[inline]
     unsafe fn ended(this: NonNull<Self>) {
+        // SAFETY: It is alive, and polled for or not since before it was sent.
+        if unsafe { (*this.as_ptr()).polled.get() } {
+            // SAFETY: As above. It may be gone as soon as that is written.
+            // Release: pairs with `is_over`.
+            return unsafe { (*this.as_ptr()).over.store(1, Release) };
+        }
         // SAFETY: It is ours now, and has a flight, whose slot keeps the context.
         unsafe {
             if Self::ctx(this).cache().collect(this) {
@@ -193,6 +211,8 @@ impl Direct {
             obj: Shown::new(0),
             data: Cell::new(0),
             result: Cell::new(0),
+            polled: Cell::new(false),
+            over: Atomic::new(0),
             pins: UnsafeCell::new(TransferPins::new()),
             flight: UnsafeCell::new(MaybeUninit::uninit()),
             work: Work::new(),
@@ -224,7 +244,7 @@ impl Direct {
         device: Device,
         place: Place,
         (obj, data): (u64, u64),
-        alone: bool,
+        (alone, polled): (bool, bool),
         flight: Flight,
     ) {
         let Flight {
@@ -247,6 +267,11 @@ impl Direct {
             let direct = &*this.as_ptr();
             direct.obj.set(obj);
             direct.data.set(data);
+            direct.polled.set(polled);
+            if polled {
+                // Relaxed: nobody else has it.
+                direct.over.store(0, Relaxed);
+            }
             direct.flying.set(device.number());
             // INVARIANT: Here its flight begins.
             // One by one, so that all of it isn't made elsewhere and moved.
@@ -268,6 +293,7 @@ impl Direct {
                 ioprio,
                 hint,
                 alone,
+                polled,
             };
             Bio::send(this, device, what);
         }
@@ -440,6 +466,7 @@ impl Direct {
                     buffer,
                     eventfd: None,
                     identity,
+                    polled: false,
                     obj: event.obj,
                     data: event.data,
                 },
@@ -459,6 +486,19 @@ impl Direct {
                 Err(e) => request.end(e.to_errno().into()).hand_over(),
             }
         }
+    }
+}
+
+impl Polled for Direct {
+    unsafe fn is_over(this: NonNull<Self>) -> bool {
+        // SAFETY: It is alive.
+        // Acquire: pairs with `ended`.
+        unsafe { (*this.as_ptr()).over.load(Acquire) != 0 }
+    }
+
+    unsafe fn ask(this: NonNull<Self>) -> bool {
+        // SAFETY: It was sent, and isn't used again before it is taken out.
+        unsafe { (*this.as_ptr()).bio.ask() }
     }
 }
 

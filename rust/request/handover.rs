@@ -47,7 +47,7 @@ impl Handover {
         self.0.store(ENDED, Relaxed);
     }
 
-    /// Has it ended? To be asked by who submits, who sees to its end then.
+    /// Has it ended? To be asked by who submits, who sees to its end then, or who keeps it.
     #[inline]
     pub(crate) fn has_ended(&self) -> bool {
         // Acquire: see the table above.

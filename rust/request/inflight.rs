@@ -332,8 +332,8 @@ impl Drop for Asked {
 }
 
 impl Inflight {
-    /// None; good for `most` of them. Fails with `ENOMEM`.
-    pub(crate) fn new(most: usize) -> Result<ListArc<Self>> {
+    /// None; good for `most` of them, which are `polled` for or aren't. Fails with `ENOMEM`.
+    pub(crate) fn new(most: usize, polled: bool) -> Result<ListArc<Self>> {
         let found = HashTable::new(most)?;
         ListArc::pin_init(
             try_pin_init!(Self {
@@ -347,7 +347,7 @@ impl Inflight {
                 ),
                 ending: Atomic::new(0),
                 late: Atomic::new(0),
-                cache <- Cache::new(most as u32),
+                cache <- Cache::new(most as u32, polled),
                 ended <- Completion::new(),
                 links <- ListLinks::new(),
             }? Error),

@@ -60,7 +60,8 @@ use crate::{
 use core::{mem::offset_of, ptr::NonNull};
 use kernel::{
     error::code,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::Relaxed, //
 };
 
 /// A file that has said so often that it is ready and then wasn't is waited for.
@@ -434,6 +435,8 @@ impl Request {
             if let Some(retry) = Self::retry(this) {
                 retry.asking = Asking::Never;
             }
+            // Relaxed: see `Request::is_polled`.
+            (*this.as_ptr()).polled.store(0, Relaxed);
             Self::inflight(this).parked(this);
             Counter::Punted.add(1);
             Workers::employ(this);

@@ -152,6 +152,30 @@ impl<T: Stacked> List<T> {
         })
     }
 
+    /// Puts behind it what that stack has.
+    pub(super) fn append(&mut self, stack: &Stack<T>) {
+        let mut at = stack.take_all();
+        while let Some(this) = NonNull::new(at) {
+            // SAFETY: It is ours now.
+            unsafe {
+                at = T::below(this).get();
+                self.push(this);
+            }
+        }
+    }
+
+    /// Puts all of it on that stack.
+    ///
+    /// # Safety
+    ///
+    /// They must be alive as long as the stack has them.
+    pub(super) unsafe fn push_on(self, stack: &Stack<T>) {
+        if let (Some(first), Some(last)) = (NonNull::new(self.first), NonNull::new(self.last)) {
+            // SAFETY: They are ours, and stay alive, as the caller says.
+            unsafe { stack.push_all(first, last) }
+        }
+    }
+
     /// Puts them on top of those, which are the caller's.
     #[inline(always)]
     pub(super) fn put_on(self, free: &mut *mut T) {

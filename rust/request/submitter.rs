@@ -27,6 +27,7 @@ use super::{
         LATER, //
     },
     inflight::Inflight,
+    iopoll::Iopoll,
     stack::{
         List,
         Stacked, //
@@ -85,6 +86,8 @@ pub(crate) struct Cache {
     owner: Atomic<usize>,
     own: UnsafeCell<Owned>,
     #[pin]
+    iopoll: Iopoll,
+    #[pin]
     pub(super) places: Places,
     pub(super) stock: Stock,
 }
@@ -106,9 +109,9 @@ unsafe impl Send for Cache {}
 unsafe impl Sync for Cache {}
 
 impl Cache {
-    /// An empty one, for a context that has so `many` requests in flight. Twice as much is kept at most, for
-    /// those who don't own it.
-    pub(super) fn new(many: u32) -> impl PinInit<Self> {
+    /// An empty one, for a context that has so `many` requests in flight, and `polls` for them or doesn't. Twice as
+    /// much is kept at most, for those who don't own it.
+    pub(super) fn new(many: u32, polls: bool) -> impl PinInit<Self> {
         let most = many.saturating_mul(2);
         pin_init!(Self {
             owner: Atomic::new(0),
@@ -118,9 +121,16 @@ impl Cache {
                 collects: false,
                 collected: List::new(),
             }),
+            iopoll <- Iopoll::new(polls),
             places <- Places::new(most as usize),
             stock: Stock::new(most),
         })
+    }
+
+    /// Those that are polled for.
+    #[inline]
+    pub(crate) fn iopoll(&self) -> &Iopoll {
+        &self.iopoll
     }
 
     /// Takes one that has ended on the direct path, if what the running task does ends it, and that owns this.
@@ -173,6 +183,9 @@ pub(crate) struct Submitter<'a> {
     places: *mut Direct,
     memory: *mut Request,
     started: List<Request>,
+    /// Of those that were started, the ones that are polled for.
+    polled: List<Direct>,
+    polled_requests: List<Request>,
 }
 
 impl<'a> Submitter<'a> {
@@ -198,6 +211,8 @@ impl<'a> Submitter<'a> {
             places,
             memory,
             started: List::new(),
+            polled: List::new(),
+            polled_requests: List::new(),
         }
     }
 
@@ -246,15 +261,15 @@ impl<'a> Submitter<'a> {
     }
 
     /// Starts a request of that name, and those data, for which there must be a place. `place` must be where the
-    /// memory of its flight is, and `device` that of its file, which takes the transfer; `alone` is as
-    /// [`Contents`](crate::kernel_ext::bio::Contents) has it.
+    /// memory of its flight is, and `device` that of its file, which takes the transfer; `alone` and `polled` are
+    /// as [`Contents`](crate::kernel_ext::bio::Contents) has them.
     #[inline(always)]
     pub(crate) fn start(
         &mut self,
         device: Device,
         place: Place,
         name: (u64, u64),
-        alone: bool,
+        (alone, polled): (bool, bool),
         flight: Flight,
     ) {
         let Some(this) = NonNull::new(self.places) else {
@@ -265,8 +280,12 @@ impl<'a> Submitter<'a> {
         self.direct += 1;
         self.collects(true);
         // SAFETY: It was free, and is ours.
-        unsafe { Direct::start(this, device, place, name, alone, flight) };
+        unsafe { Direct::start(this, device, place, name, (alone, polled), flight) };
         self.collects(false);
+        if polled {
+            // SAFETY: Nobody but who polls for it ends it, and that is nobody yet.
+            return unsafe { self.polled.push(this) };
+        }
         // SAFETY: We own it.
         if self.owns && unsafe { &*self.ctx.cache().own.get() }.collected.n >= MOST {
             self.deliver_collected();
@@ -306,16 +325,28 @@ impl<'a> Submitter<'a> {
         let inflight = self.ctx.inflight();
         let mut ended = List::new();
         let mut joining = None;
+        let polls = self.ctx.cache().iopoll.is_wanted();
         let mut early = 0;
         while let Some(this) = started.pop() {
             // SAFETY: The submitter's, which we are, until it is handed over.
             unsafe {
-                if !Request::handover(this).has_ended()
-                    && joining
+                if !Request::handover(this).has_ended() {
+                    let polled = polls && Request::is_polled(this);
+                    if polled {
+                        // That of who polls for it, whose it is beside who ends it.
+                        Request::get(this);
+                    }
+                    let joined = joining
                         .get_or_insert_with(|| Inflight::joining(inflight))
-                        .join(this)
-                {
-                    continue;
+                        .join(this);
+                    match (joined, polled) {
+                        (true, true) => self.polled_requests.push(this),
+                        (false, true) => Request::unget(this),
+                        _ => (),
+                    }
+                    if joined {
+                        continue;
+                    }
                 }
                 early += u64::from(Request::went_on(this));
                 ended.push(this);
@@ -373,6 +404,12 @@ impl Submitter<'_> {
         self.settle();
         if self.owns {
             self.deliver_collected();
+        }
+        if self.polled.n + self.polled_requests.n > 0 {
+            let (direct, requests) = (self.polled.take(), self.polled_requests.take());
+            // SAFETY: They are this context's, the references to the latter ours, and we are done with them.
+            unsafe { self.ctx.cache().iopoll().add(direct, requests) };
+            self.ctx.look_again();
         }
         self.posted
     }

@@ -424,7 +424,7 @@ TEST_F(counters, failed_setup)
 		{ -EINVAL, { .nr_events = 0, .ctxp = (uintptr_t)&zero }, "no events" },
 		{ -EINVAL, { .nr_events = UINT_MAX, .ctxp = (uintptr_t)&zero }, "too many" },
 		{ -EINVAL, { .nr_events = 1, .ctxp = (uintptr_t)&one }, "*ctxp not 0" },
-		{ -EINVAL, { .nr_events = 1, .ctxp = (uintptr_t)&zero, .flags = 1 }, "flags" },
+		{ -EINVAL, { .nr_events = 1, .ctxp = (uintptr_t)&zero, .flags = 2 }, "flags" },
 		{ -EINVAL, { .nr_events = 1, .ctxp = (uintptr_t)&zero, .id = 1 }, "id" },
 		{ -EFAULT, { .nr_events = 1, .ctxp = 0 }, "no ctxp" },
 		{ -EFAULT, { .nr_events = 1, .ctxp = KERNEL_ADDR }, "kernel" },

@@ -19,23 +19,30 @@ struct native {
 	unsigned int sq_nr;
 };
 
+/* @setup is what is asked for, but for where the handle goes. */
+static inline void native_begin_as(struct __test_metadata *_metadata, struct native *native,
+				   struct raio_setup setup)
+{
+	const unsigned int sq_nr = setup.sq_nr;
+
+	setup.ctxp = (uintptr_t)&native->aio.ctx;
+	aio_open(_metadata, &native->aio, &raio);
+	ASSERT_EQ(0, raio_ioctl(native->aio.dev, RAIO_IOC_SETUP, &setup));
+	ASSERT_LE(sq_nr, setup.sq_nr);
+	native->sq_nr = setup.sq_nr;
+	native->sq = setup.sq_nr ? (void *)(uintptr_t)(setup.ctx + setup.sq_offset) : NULL;
+}
+
 static inline void native_begin_sized(struct __test_metadata *_metadata, struct native *native,
 				      unsigned int nr, unsigned int sq_nr,
 				      unsigned int nr_buffers, unsigned int nr_files)
 {
-	struct raio_setup arg = {
+	native_begin_as(_metadata, native, (struct raio_setup) {
 		.nr_events = nr,
-		.ctxp = (uintptr_t)&native->aio.ctx,
 		.sq_nr = sq_nr,
 		.nr_buffers = nr_buffers,
 		.nr_files = nr_files,
-	};
-
-	aio_open(_metadata, &native->aio, &raio);
-	ASSERT_EQ(0, raio_ioctl(native->aio.dev, RAIO_IOC_SETUP, &arg));
-	ASSERT_LE(sq_nr, arg.sq_nr);
-	native->sq_nr = arg.sq_nr;
-	native->sq = arg.sq_nr ? (void *)(uintptr_t)(arg.ctx + arg.sq_offset) : NULL;
+	});
 }
 
 static inline void native_begin(struct __test_metadata *_metadata, struct native *native,

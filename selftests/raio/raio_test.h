@@ -794,7 +794,8 @@ static inline void nullb_remove(struct nullb *nb)
 	nb->dir[0] = 0;
 }
 
-static inline int nullb_create(struct nullb *nb)
+/* Of @mb megabytes. */
+static inline int nullb_create_sized(struct nullb *nb, unsigned int mb)
 {
 	static const char configfs[] = "/sys/kernel/config";
 	char name[32], path[128], dev[32] = "";
@@ -811,7 +812,7 @@ static inline int nullb_create(struct nullb *nb)
 		return err;
 	}
 	snprintf(nb->node, sizeof(nb->node), "%s/raio-test-%s", tmpfs_dir(), name);
-	err = nullb_set(nb, "size", NULLB_MB) ?:
+	err = nullb_set(nb, "size", mb) ?:
 	      nullb_set(nb, "blocksize", BLOCK) ?:
 	      nullb_set(nb, "memory_backed", 1) ?:
 	      nullb_set(nb, "irqmode", 1) ?:
@@ -834,6 +835,11 @@ out:
 	if (err)
 		nullb_remove(nb);
 	return err;
+}
+
+static inline int nullb_create(struct nullb *nb)
+{
+	return nullb_create_sized(nb, NULLB_MB);
 }
 
 /* Tasks. */

@@ -91,10 +91,13 @@ struct raio_query {
 	__u32	resv;
 };
 
+/* raio_setup.flags */
+#define RAIO_SETUP_IOPOLL	(1U << 0)	/* ask devices for what has ended */
+
 /**
  * struct raio_setup - make a context, as io_setup(2)
  * @nr_events:	in: requests that must be able to be in flight at once
- * @flags:	in: must be 0
+ * @flags:	in: RAIO_SETUP_* bits
  * @ctxp:	in: address of an aio_context_t (a word of the caller) that
  *		holds 0; the handle is stored there
  * @ctx:	in: 0; out: the handle, which is the address of the ring
@@ -106,6 +109,10 @@ struct raio_query {
  * @sq_offset:	in: 0; out: where in what is mapped it begins, 0 if there is none
  * @nr_buffers:	in: how many can be registered, RAIO_MAX_BUFFERS at most
  * @nr_files:	in: the same for files, RAIO_MAX_FILES
+ *
+ * With RAIO_SETUP_IOPOLL, direct reads and writes that have no eventfd, of files and
+ * devices that can be polled, don't end by an interrupt: who waits for events asks
+ * the device again and again. Unless somebody waits, they needn't end.
  */
 struct raio_setup {
 	__u32	nr_events;
@@ -317,6 +324,7 @@ struct raio_cancel {
  * @kicked:	out: times that such a wait ended by what was waited for
  * @direct:	out: those of @queued that were sent to a block device without asking
  *		its file
+ * @iopolled:	out: those of @queued whose end the device was asked for
  */
 struct raio_stats {
 	__u32	flags;
@@ -345,6 +353,7 @@ struct raio_stats {
 	__u64	parked;
 	__u64	kicked;
 	__u64	direct;
+	__u64	iopolled;
 };
 
 #define RAIO_IOC_MAGIC		0xBD

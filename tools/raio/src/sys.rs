@@ -9,7 +9,7 @@ include!(concat!(env!("OUT_DIR"), "/sys.rs"));
 
 impl raio_stats {
     /// Every counter with its name.
-    pub fn counters(&self) -> [(&'static str, u64); 24] {
+    pub fn counters(&self) -> [(&'static str, u64); 25] {
         // No `..`: a counter that the header gets has to be added here.
         let raio_stats {
             flags: _,
@@ -38,6 +38,7 @@ impl raio_stats {
             parked,
             kicked,
             direct,
+            iopolled,
         } = *self;
         [
             ("setups", setups),
@@ -64,6 +65,7 @@ impl raio_stats {
             ("parked", parked),
             ("kicked", kicked),
             ("direct", direct),
+            ("iopolled", iopolled),
         ]
     }
 }

@@ -1,0 +1,692 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Polled completion: a context whose devices are asked for what has ended. The
+ * device is a null_blk, which tells nobody of what it was given to be polled for: what
+ * isn't asked for doesn't end, and an event is there only because somebody has
+ * asked.
+ */
+#include <stdatomic.h>
+#include <sys/eventfd.h>
+
+#include "raio_native.h"
+#include "raio_task.h"
+
+#define NR_EVENTS	256
+#define NR		64
+#define SIZE		(NR * PAGE)
+/* What a file system takes. */
+#define DISK_MB		320
+
+/**
+ * struct polled - a context, and a file on a device, which may have a file system
+ * @native:	the context
+ * @nb:		the device
+ * @type:	of the file system, or NULL
+ * @dir:	where that is mounted
+ * @flags:	aio_flags of requests: what is registered
+ * @buf:	memory
+ * @fd:		the file
+ * @before:	counters at the beginning
+ */
+struct polled {
+	struct native native;
+	struct nullb nb;
+	const char *type;
+	char dir[64];
+	unsigned int flags;
+	char *buf;
+	int fd;
+	struct raio_stats before;
+};
+
+static const struct raio_setup setup = {
+	.nr_events = NR_EVENTS,
+	.sq_nr = NR,
+	.nr_buffers = 1,
+	.nr_files = 1,
+	.flags = RAIO_SETUP_IOPOLL,
+};
+
+/* A context with the file and the buffer. */
+static void begin(struct __test_metadata *_metadata, struct native *native, int fd, char *buf)
+{
+	const struct raio_buffer buffer = { .addr = (uintptr_t)buf, .len = SIZE };
+
+	native_begin_as(_metadata, native, setup);
+	ASSERT_EQ(1, native_buffers(native, 0, 1, &buffer));
+	ASSERT_EQ(1, native_files(native, 0, 1, &fd));
+}
+
+static void polled_begin(struct __test_metadata *_metadata, struct polled *p, const char *type,
+			 const char *mkfs, unsigned int flags)
+{
+	char path[160];
+
+	p->type = type;
+	p->flags = flags;
+	ASSERT_EQ(0, nullb_create_sized(&p->nb, DISK_MB));
+	snprintf(path, sizeof(path), "%s", p->nb.node);
+	if (type) {
+		snprintf(p->dir, sizeof(p->dir), "%s/raio-test-mount", tmpfs_dir());
+		snprintf(path, sizeof(path), "%s %s", mkfs, p->nb.node);
+		ASSERT_EQ(0, system(path));
+		mkdir(p->dir, 0700);
+		ASSERT_EQ(0, mount(p->nb.node, p->dir, type, MS_NOATIME, NULL)) {
+			TH_LOG("%s", strerror(errno));
+		}
+		snprintf(path, sizeof(path), "%s/file", p->dir);
+	}
+	p->buf = map_pages(SIZE);
+	p->fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC | (type ? O_CREAT : 0), 0600);
+	ASSERT_LE(0, p->fd);
+	pattern_fill(p->buf, SIZE, 0, 1);
+	ASSERT_EQ(SIZE, pwrite(p->fd, p->buf, SIZE, 0));
+	/* What is written later changes nothing but data. */
+	ASSERT_EQ(0, fsync(p->fd));
+	memset(p->buf, 0, SIZE);
+	begin(_metadata, &p->native, p->fd, p->buf);
+	stats_now(_metadata, &p->before);
+}
+
+static void polled_end(struct __test_metadata *_metadata, struct polled *p)
+{
+	native_end(_metadata, &p->native);
+	if (p->fd >= 0)
+		close(p->fd);
+	if (p->type) {
+		/* Who had its file may let go of it a little later. */
+		EXPECT_TRUE(wait_for(!umount(p->dir)));
+		rmdir(p->dir);
+	}
+	nullb_remove(&p->nb);
+}
+
+#define REGISTERED	(RAIO_IOCB_FIXED_FILE | RAIO_IOCB_FIXED_BUF)
+
+/* The device itself. */
+FIXTURE(disk)
+{
+	struct polled p;
+};
+
+FIXTURE_VARIANT(disk)
+{
+	unsigned int flags;
+};
+
+FIXTURE_VARIANT_ADD(disk, registered)
+{
+	.flags = REGISTERED,
+};
+
+FIXTURE_VARIANT_ADD(disk, pinned)
+{
+	.flags = 0,
+};
+
+FIXTURE_SETUP(disk)
+{
+	polled_begin(_metadata, &self->p, NULL, NULL, variant->flags);
+}
+
+FIXTURE_TEARDOWN(disk)
+{
+	polled_end(_metadata, &self->p);
+}
+
+/* The same, and with a file system, where it may be another. */
+FIXTURE(iopoll)
+{
+	struct polled p;
+};
+
+FIXTURE_VARIANT(iopoll)
+{
+	const char *type;
+	const char *mkfs;
+	unsigned int flags;
+};
+
+FIXTURE_VARIANT_ADD(iopoll, registered)
+{
+	.flags = REGISTERED,
+};
+
+FIXTURE_VARIANT_ADD(iopoll, pinned)
+{
+	.flags = 0,
+};
+
+FIXTURE_VARIANT_ADD(iopoll, ext4)
+{
+	.type = "ext4",
+	.mkfs = "mkfs.ext4 -q -F -E lazy_itable_init=0",
+	.flags = REGISTERED,
+};
+
+FIXTURE_VARIANT_ADD(iopoll, xfs)
+{
+	.type = "xfs",
+	.mkfs = "mkfs.xfs -q -f",
+	.flags = 0,
+};
+
+FIXTURE_SETUP(iopoll)
+{
+	polled_begin(_metadata, &self->p, variant->type, variant->mkfs, variant->flags);
+}
+
+FIXTURE_TEARDOWN(iopoll)
+{
+	polled_end(_metadata, &self->p);
+}
+
+/* Request number @i, of its own page there and in the buffer. */
+static void prep_as(struct iocb *io, unsigned int i, int opcode, int fd, char *buf,
+		    unsigned int flags)
+{
+	native_prep(io, i, opcode, flags & RAIO_IOCB_FIXED_FILE ? 0 : fd, buf + i % NR * PAGE,
+		    PAGE, i % NR * PAGE);
+	io->aio_flags = flags;
+}
+
+#define PREP(_io, _i, _opcode) \
+	prep_as((_io), (_i), (_opcode), self->p.fd, self->p.buf, self->p.flags)
+
+/* All in the submission array; the call waits for so many. */
+#define ENTER(_nr, _opcode, _min) do {					\
+	unsigned int __i;						\
+									\
+	for (__i = 0; __i < (_nr); __i++)				\
+		PREP(&self->p.native.sq[__i], __i, (_opcode));		\
+	ASSERT_EQ((_nr), native_enter_sq(&self->p.native, (_nr), 0, (_min)));	\
+} while (0)
+
+/* The events of requests 0 to @_nr - 1 are in the ring, each once, and no other. */
+#define EXPECT_REAP(_nr, _res) do {					\
+	struct io_event __ev[NR];					\
+	uint64_t __found = 0;						\
+	unsigned int __i;						\
+									\
+	ASSERT_EQ((_nr), ring_reap(self->p.native.aio.ctx, NR, __ev));	\
+	for (__i = 0; __i < (_nr); __i++) {				\
+		EXPECT_NATIVE(__ev[__i].data, (_res), &__ev[__i]);	\
+		__found |= 1ULL << __ev[__i].data;			\
+	}								\
+	EXPECT_EQ((_nr) == 64 ? UINT64_MAX : (1ULL << (_nr)) - 1, __found);	\
+} while (0)
+
+static long enter_for(struct native *native, unsigned int min_nr, long long ns)
+{
+	struct __kernel_timespec timeout = { .tv_nsec = ns };
+	struct raio_enter arg = {
+		.ctx = native->aio.ctx,
+		.min_nr = min_nr,
+		.timeout = (uintptr_t)&timeout,
+	};
+
+	return raio_ioctl(native->aio.dev, RAIO_IOC_ENTER, &arg);
+}
+
+/* With one call each, and what was written is read. */
+TEST_F(iopoll, both_ways)
+{
+	unsigned int round;
+
+	for (round = 0; round < 4; round++) {
+		pattern_fill(self->p.buf, SIZE, 0, 2 + round);
+		ENTER(NR, IOCB_CMD_PWRITE, NR);
+		EXPECT_REAP(NR, PAGE);
+		memset(self->p.buf, 0, SIZE);
+		ENTER(NR, IOCB_CMD_PREAD, NR);
+		EXPECT_REAP(NR, PAGE);
+		EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 2 + round));
+	}
+	/* A file system waits to note when it was written; a worker does that. */
+	EXPECT_EQ(8 * NR, MOVED(&self->p.before, iopolled) + MOVED(&self->p.before, punted));
+	EXPECT_MOVED(self->p.type ? 0 : 8 * NR, &self->p.before, direct);
+	EXPECT_MOVED(8 * NR, &self->p.before, queued);
+	EXPECT_MOVED(8 * NR, &self->p.before, completed);
+	EXPECT_LE(self->p.type ? 4 * NR : 8 * NR, MOVED(&self->p.before, iopolled));
+}
+
+/* Nobody else ends them. */
+TEST_F(iopoll, asked_for)
+{
+	struct io_event ev[NR];
+	unsigned int got = 0;
+	long ret;
+
+	ENTER(NR, IOCB_CMD_PREAD, 0);
+	EXPECT_MOVED(NR, &self->p.before, iopolled);
+	EXPECT_MOVED(0, &self->p.before, completed);
+	EXPECT_EQ(0, ring_reap(self->p.native.aio.ctx, NR, ev));
+	/* Who waits for none doesn't ask. */
+	EXPECT_EQ(0, native_enter(&self->p.native, 0, NULL, 0));
+	EXPECT_MOVED(0, &self->p.before, completed);
+	while (got < NR) {
+		struct __kernel_timespec now = { };
+
+		ret = raio_getevents(self->p.native.aio.dev, self->p.native.aio.ctx, 0, NR, ev, &now);
+		ASSERT_LE(0, ret);
+		got += ret;
+	}
+	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
+
+	ENTER(NR, IOCB_CMD_PREAD, 0);
+	for (got = 0; got < NR; got += ret) {
+		ASSERT_EQ(0, enter_for(&self->p.native, 1, 0));
+		ret = ring_reap(self->p.native.aio.ctx, NR, ev);
+	}
+	EXPECT_EQ(NR, got);
+}
+
+/* In the manner of libaio, one by one and many, with vectors too. */
+TEST_F(iopoll, calls_of_aio)
+{
+	struct iocb io[NR], *iocbs[NR];
+	struct iovec vec[2];
+	struct io_event ev[NR];
+	unsigned int i;
+
+	for (i = 0; i < NR; i++) {
+		iocbs[i] = &io[i];
+		prep_as(&io[i], i, IOCB_CMD_PREAD, self->p.fd, self->p.buf, 0);
+		ASSERT_EQ(1, raio_submit(self->p.native.aio.dev, self->p.native.aio.ctx, 1, iocbs + i));
+		ASSERT_EQ(1, raio_getevents(self->p.native.aio.dev, self->p.native.aio.ctx, 1, NR, ev,
+					    NULL));
+		EXPECT_EVENT(ev, &io[i], PAGE);
+	}
+	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
+	memset(self->p.buf, 0, SIZE);
+	ASSERT_EQ(NR, raio_submit(self->p.native.aio.dev, self->p.native.aio.ctx, NR, iocbs));
+	EXPECT_EQ(NR, raio_getevents(self->p.native.aio.dev, self->p.native.aio.ctx, NR, NR, ev, NULL));
+	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
+	memset(self->p.buf, 0, SIZE);
+	vec[0] = (struct iovec) { self->p.buf, 3 * PAGE };
+	vec[1] = (struct iovec) { self->p.buf + 3 * PAGE, PAGE };
+	iocb_prep(&io[0], IOCB_CMD_PREADV, self->p.fd, vec, 2, 0);
+	ASSERT_EQ(1, raio_submit(self->p.native.aio.dev, self->p.native.aio.ctx, 1, iocbs));
+	ASSERT_EQ(1, raio_getevents(self->p.native.aio.dev, self->p.native.aio.ctx, 1, NR, ev, NULL));
+	EXPECT_EVENT(ev, &io[0], 4 * PAGE);
+	EXPECT_EQ(-1, pattern_check(self->p.buf, 4 * PAGE, 0, 1));
+	EXPECT_MOVED(2 * NR + 1, &self->p.before, iopolled);
+}
+
+/* Who waits for more than there will be stops when the time is over. */
+TEST_F(disk, time_is_over)
+{
+	const long long from = now_ns();
+
+	ENTER(2, IOCB_CMD_PREAD, 0);
+	EXPECT_EQ(0, enter_for(&self->p.native, 3, 20 * MS));
+	EXPECT_LE(20 * MS, now_ns() - from);
+	EXPECT_REAP(2, PAGE);
+}
+
+static void nothing(int sig)
+{
+	(void)sig;
+}
+
+/* Or when there is a signal, while nothing and while something is asked for. */
+TEST_F(disk, signalled)
+{
+	const struct itimerspec soon = { .it_value.tv_nsec = 20 * MS };
+	struct sigaction act = { .sa_handler = nothing };
+	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1 };
+	timer_t timer;
+
+	ASSERT_EQ(0, sigaction(SIGUSR1, &act, NULL));
+	ASSERT_EQ(0, timer_create(CLOCK_MONOTONIC, &event, &timer));
+	ASSERT_EQ(0, timer_settime(timer, 0, &soon, NULL));
+	EXPECT_EQ(-EINTR, native_enter(&self->p.native, 0, NULL, 1));
+	ENTER(2, IOCB_CMD_PREAD, 0);
+	ASSERT_EQ(0, timer_settime(timer, 0, &soon, NULL));
+	EXPECT_EQ(-EINTR, native_enter(&self->p.native, 0, NULL, 3));
+	EXPECT_REAP(2, PAGE);
+	timer_delete(timer);
+}
+
+struct waiter {
+	struct native *native;
+	atomic_int tid;
+	long ret;
+};
+
+static void *wait_for_one(void *data)
+{
+	struct waiter *waiter = data;
+
+	waiter->tid = gettid();
+	waiter->ret = native_enter(waiter->native, 0, NULL, 1);
+	return NULL;
+}
+
+/* Who sleeps since there was nothing to ask for does so when there is. */
+TEST_F(disk, sleeper_asks)
+{
+	struct waiter waiter = { .native = &self->p.native };
+	pthread_t thread;
+	unsigned int i;
+
+	for (i = 0; i < 20 * long_run(5); i++) {
+		waiter.tid = 0;
+		ASSERT_EQ(0, pthread_create(&thread, NULL, wait_for_one, &waiter));
+		if (i % 2)
+			ASSERT_TRUE(wait_for(waiter.tid && task_sleeps(waiter.tid)));
+		ENTER(1, IOCB_CMD_PREAD, 0);
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		EXPECT_EQ(0, waiter.ret);
+		EXPECT_REAP(1, PAGE);
+	}
+}
+
+/* What isn't polled for is waited for beside it, or after it. */
+TEST_F(disk, others)
+{
+	struct io_event ev[4];
+	struct iocb io[4];
+	int pipes[2], fd;
+	char c = 'x';
+	long ret;
+
+	ASSERT_EQ(0, pipe2(pipes, O_CLOEXEC));
+	fd = temp_file(ext4_dir(), O_RDWR);
+	ASSERT_EQ(PAGE, pwrite(fd, self->p.buf, PAGE, 0));
+	PREP(&io[0], 0, IOCB_CMD_PREAD);
+	native_prep(&io[1], 1, IOCB_CMD_POLL, pipes[0], (void *)POLLIN, 0, 0);
+	native_prep(&io[2], 2, IOCB_CMD_PREAD, fd, self->p.buf, PAGE, 0);
+	native_prep(&io[3], 3, IOCB_CMD_FSYNC, fd, NULL, 0, 0);
+	ASSERT_EQ(4, native_enter(&self->p.native, 4, io, 3));
+	EXPECT_EQ(3, ring_reap(self->p.native.aio.ctx, 4, ev));
+	ASSERT_EQ(1, write(pipes[1], &c, 1));
+	ASSERT_EQ(0, native_enter(&self->p.native, 0, NULL, 1));
+	ret = ring_reap(self->p.native.aio.ctx, 4, ev);
+	ASSERT_EQ(1, ret);
+	EXPECT_NATIVE(1, POLLIN, &ev[0]);
+	EXPECT_MOVED(1, &self->p.before, iopolled);
+	close(fd);
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
+/* Who waits for an eventfd doesn't ask, so such a request isn't polled for. */
+TEST_F(disk, eventfd)
+{
+	int efd = eventfd(0, EFD_CLOEXEC);
+	struct iocb io;
+	uint64_t n;
+
+	PREP(&io, 0, IOCB_CMD_PREAD);
+	io.aio_flags |= IOCB_FLAG_RESFD;
+	io.aio_resfd = efd;
+	ASSERT_EQ(1, native_enter(&self->p.native, 1, &io, 0));
+	ASSERT_EQ(8, read(efd, &n, 8));
+	EXPECT_EQ(1, n);
+	EXPECT_REAP(1, PAGE);
+	EXPECT_MOVED(0, &self->p.before, iopolled);
+	close(efd);
+}
+
+/* Errors are the same. */
+TEST_F(disk, wrong)
+{
+	struct iocb io;
+
+	PREP(&io, 0, IOCB_CMD_PREAD);
+	io.aio_offset = 1;
+	EXPECT_EQ(-EINVAL, NATIVE_RESULT(&self->p.native, &io));
+	PREP(&io, 0, IOCB_CMD_PREAD);
+	io.aio_offset = 1LL << 40;
+	EXPECT_EQ(0, NATIVE_RESULT(&self->p.native, &io));
+	PREP(&io, 0, IOCB_CMD_PREAD);
+	io.aio_rw_flags = RWF_NOWAIT;
+	EXPECT_EQ(PAGE, NATIVE_RESULT(&self->p.native, &io));
+	io.aio_rw_flags = RWF_HIPRI;
+	EXPECT_EQ(PAGE, NATIVE_RESULT(&self->p.native, &io));
+	PREP(&io, 0, IOCB_CMD_PREAD);
+	io.aio_buf = KERNEL_ADDR;
+	io.aio_flags &= ~RAIO_IOCB_FIXED_BUF;
+	EXPECT_EQ(-EFAULT, NATIVE_RESULT(&self->p.native, &io));
+}
+
+/* A worker does what would have had to wait, and nobody asks for that. */
+TEST_F(disk, would_wait)
+{
+	close(self->p.fd);
+	native_end(_metadata, &self->p.native);
+	ASSERT_EQ(0, nullb_set(&self->p.nb, "power", 0));
+	ASSERT_EQ(0, nullb_set(&self->p.nb, "hw_queue_depth", 2));
+	ASSERT_EQ(0, nullb_set(&self->p.nb, "power", 1));
+	self->p.fd = open(self->p.nb.node, O_RDWR | O_DIRECT | O_CLOEXEC);
+	ASSERT_LE(0, self->p.fd);
+	begin(_metadata, &self->p.native, self->p.fd, self->p.buf);
+	stats_now(_metadata, &self->p.before);
+	pattern_fill(self->p.buf, SIZE, 0, 7);
+	ENTER(NR, IOCB_CMD_PWRITE, NR);
+	EXPECT_REAP(NR, PAGE);
+	memset(self->p.buf, 0, SIZE);
+	ENTER(NR, IOCB_CMD_PREAD, NR);
+	EXPECT_REAP(NR, PAGE);
+	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 7));
+	EXPECT_LT(0, MOVED(&self->p.before, punted));
+	EXPECT_LT(0, MOVED(&self->p.before, iopolled));
+}
+
+/* What is registered, and the file, may go meanwhile. */
+TEST_F(iopoll, in_flight)
+{
+	const struct raio_buffer none = { };
+	const int no_fd = -1;
+
+	ENTER(NR, IOCB_CMD_PREAD, 0);
+	ASSERT_EQ(1, native_buffers(&self->p.native, 0, 1, &none));
+	ASSERT_EQ(1, native_files(&self->p.native, 0, 1, &no_fd));
+	close(self->p.fd);
+	self->p.fd = -1;
+	ASSERT_EQ(0, native_enter(&self->p.native, 0, NULL, NR));
+	EXPECT_REAP(NR, PAGE);
+	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
+}
+
+/* Nobody asks any more, but destroy waits until they have ended. */
+TEST_F(iopoll, destroyed)
+{
+	ENTER(NR, IOCB_CMD_PREAD, 0);
+	EXPECT_EQ(0, raio_destroy(self->p.native.aio.dev, self->p.native.aio.ctx));
+	self->p.native.aio.ctx = 0;
+	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
+	EXPECT_MOVED(NR, &self->p.before, completed);
+}
+
+/* While another asks. */
+TEST_F(disk, destroyed_under_a_waiter)
+{
+	struct waiter waiter;
+	pthread_t thread;
+	unsigned int i;
+
+	for (i = 0; i < 8 * long_run(5); i++) {
+		waiter = (struct waiter) { .native = &self->p.native };
+		ENTER(NR / 2, IOCB_CMD_PREAD, NR / 2);
+		EXPECT_REAP(NR / 2, PAGE);
+		ENTER(NR / 2, IOCB_CMD_PREAD, 0);
+		ASSERT_EQ(0, pthread_create(&thread, NULL, wait_for_one, &waiter));
+		if (i % 2)
+			ASSERT_TRUE(wait_for(waiter.tid));
+		EXPECT_EQ(0, raio_destroy(self->p.native.aio.dev, self->p.native.aio.ctx));
+		self->p.native.aio.ctx = 0;
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		EXPECT_TRUE(!waiter.ret || waiter.ret == -EINVAL) {
+			TH_LOG("%ld", waiter.ret);
+		}
+		EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE / 2, 0, 1));
+		native_end(_metadata, &self->p.native);
+		begin(_metadata, &self->p.native, self->p.fd, self->p.buf);
+	}
+}
+
+/* The process is killed, or ends. */
+TEST_F(iopoll, gone)
+{
+	unsigned int i;
+
+	for (i = 0; i < 4 * long_run(5); i++) {
+		struct raio_stats before;
+		pid_t pid;
+
+		stats_now(_metadata, &before);
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			struct native native;
+			struct iocb io[NR];
+			unsigned int j;
+
+			begin(_metadata, &native, self->p.fd, self->p.buf);
+			for (j = 0; j < NR; j++)
+				prep_as(&io[j], j, IOCB_CMD_PREAD, self->p.fd, self->p.buf,
+					self->p.flags);
+			if (native_enter(&native, NR, io, 0) != NR)
+				_exit(1);
+			if (i % 2)
+				_exit(0);
+			kill(getpid(), SIGKILL);
+		}
+		ASSERT_EQ(pid, waitpid(pid, NULL, 0));
+		EXPECT_TRUE(wait_for(MOVED(&before, frees) == 1));
+		EXPECT_MOVED(NR, &before, iopolled);
+		EXPECT_MOVED(NR, &before, completed);
+	}
+}
+
+static void *power_off(void *data)
+{
+	return (void *)(long)nullb_set(data, "power", 0);
+}
+
+/* The device goes with requests in flight. */
+TEST_F(disk, removed)
+{
+	pthread_t thread;
+	struct iocb io;
+	void *ret;
+
+	ENTER(NR, IOCB_CMD_PREAD, 0);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, power_off, &self->p.nb));
+	ASSERT_EQ(0, native_enter(&self->p.native, 0, NULL, NR));
+	ASSERT_EQ(0, pthread_join(thread, &ret));
+	EXPECT_EQ(NULL, ret);
+	EXPECT_REAP(NR, PAGE);
+	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
+	/* At its end there is nothing to read. */
+	PREP(&io, 0, IOCB_CMD_PREAD);
+	EXPECT_GE(0, NATIVE_RESULT(&self->p.native, &io));
+}
+
+/* A device that can't be polled, or can't any more. */
+TEST_F(disk, cannot)
+{
+	ENTER(1, IOCB_CMD_PREAD, 1);
+	EXPECT_REAP(1, PAGE);
+	ASSERT_EQ(0, nullb_set(&self->p.nb, "poll_queues", 0));
+	stats_now(_metadata, &self->p.before);
+	ENTER(NR, IOCB_CMD_PREAD, NR);
+	EXPECT_REAP(NR, PAGE);
+	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
+	EXPECT_MOVED(0, &self->p.before, iopolled);
+	ASSERT_EQ(0, nullb_set(&self->p.nb, "poll_queues", 1));
+	ENTER(NR, IOCB_CMD_PREAD, NR);
+	EXPECT_REAP(NR, PAGE);
+	EXPECT_MOVED(NR, &self->p.before, iopolled);
+}
+
+#define ROUNDS 100
+
+struct party {
+	struct native *native;
+	int fd;
+	char *buf;
+	unsigned int flags;
+	unsigned int first;
+	atomic_uint *told;
+	long ret;
+};
+
+/* Submits, and reads whatever has ended, its own or not. */
+static void *take_part(void *data)
+{
+	struct party *party = data;
+	uint64_t seed = party->first;
+	unsigned int round;
+
+	for (round = 0; round < ROUNDS * long_run(5); round++) {
+		const unsigned int nr = 1 + next_random(&seed) % 16;
+		struct io_event ev[NR];
+		struct iocb io[16];
+		unsigned int i;
+		long ret;
+
+		for (i = 0; i < nr; i++)
+			prep_as(&io[i], party->first + i, IOCB_CMD_PREAD, party->fd, party->buf,
+				party->flags);
+		party->ret = native_enter(party->native, nr, io, 0);
+		if (party->ret != (long)nr)
+			return NULL;
+		/* Its own have come when all of them are told of. */
+		for (;;) {
+			unsigned int missing = 0;
+
+			ret = raio_getevents(party->native->aio.dev, party->native->aio.ctx, 0, NR,
+					     ev, &(struct __kernel_timespec) { });
+			if (ret < 0) {
+				party->ret = ret;
+				return NULL;
+			}
+			for (i = 0; i < ret; i++)
+				if (ev[i].res == PAGE)
+					atomic_fetch_add(&party->told[ev[i].data], 1);
+			for (i = 0; i < nr; i++)
+				missing += !party->told[party->first + i];
+			if (!missing)
+				break;
+		}
+		for (i = 0; i < nr; i++)
+			atomic_fetch_sub(&party->told[party->first + i], 1);
+	}
+	party->ret = 0;
+	return NULL;
+}
+
+/* Two ask at the same time, and each ends what the other has submitted. */
+TEST_F(iopoll, together)
+{
+	static atomic_uint told[NR];
+	struct party party[3];
+	pthread_t threads[3];
+	unsigned int i;
+
+	memset(told, 0, sizeof(told));
+	for (i = 0; i < ARRAY_SIZE(party); i++) {
+		party[i] = (struct party) {
+			.native = &self->p.native,
+			.fd = self->p.fd,
+			.buf = self->p.buf,
+			.flags = self->p.flags,
+			.first = 16 * i,
+			.told = told,
+		};
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, take_part, &party[i]));
+	}
+	for (i = 0; i < ARRAY_SIZE(party); i++) {
+		ASSERT_EQ(0, pthread_join(threads[i], NULL));
+		EXPECT_EQ(0, party[i].ret);
+	}
+	for (i = 0; i < NR; i++)
+		EXPECT_EQ(0, told[i]);
+	for (i = 0; i < 3; i++)
+		EXPECT_EQ(-1, pattern_check(self->p.buf + 16 * i * PAGE, PAGE, 16 * i * PAGE, 1));
+}
+
+TEST_HARNESS_MAIN
