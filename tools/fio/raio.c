@@ -25,10 +25,6 @@
 
 #include "libraio.h"
 
-#ifndef RAIO_SETUP_IOPOLL
-#define RAIO_SETUP_IOPOLL	(1U << 0)
-#endif
-
 struct raio_data {
 	struct raio_queue q;
 	/* What the last getevents() has found. */

@@ -112,11 +112,11 @@ impl Name {
             })
             .map(Some)
         };
-        let native = |registered| {
+        let native = |registered, polled| {
             let shared = job.is_shared();
             let depth = load.depth * job.threads / job.contexts;
             let contexts = (0..job.contexts)
-                .map(|_| native::Context::new(depth, &load, shared))
+                .map(|_| native::Context::new(depth, &load, shared, polled))
                 .collect::<io::Result<Vec<_>>>()?;
             timed(job, n, |thread, buffers| {
                 let context = contexts[thread % contexts.len()].clone();
@@ -135,10 +135,10 @@ impl Name {
             Self::UringRegistered => uring(true, false),
             Self::UringPolled if load.op == Op::Nothing => Ok(None),
             Self::UringPolled => uring(true, true),
-            Self::Raio => native(false),
-            Self::RaioRegistered => native(true),
-            // Yet to come.
-            Self::RaioPolled => Ok(None),
+            Self::Raio => native(false, false),
+            Self::RaioRegistered => native(true, false),
+            Self::RaioPolled if load.op == Op::Nothing => Ok(None),
+            Self::RaioPolled => native(true, true),
         }
     }
 }

@@ -6,12 +6,9 @@ use super::{
     engines::{Name, OUR_LIBAIO},
     jobs::Job,
 };
-use raio::{sys::raio_query, Device};
 use serde::{Deserialize, Serialize};
 use std::{io, path::Path, process::Command};
 
-/// Bit of `raio_query::setup_flags` for polled completion.
-const IOPOLL: u64 = 1;
 /// To one of a client's: fio tells milliseconds.
 const TIMES: usize = 10;
 
@@ -57,7 +54,6 @@ impl FioRun {
             Name::RaioRegistered => fio
                 .args([ours.as_str(), "--userspace_reap"])
                 .args(registered),
-            Name::RaioPolled if !can_poll()? => return Ok(false),
             Name::RaioPolled => fio.args([ours.as_str(), "--hipri"]).args(registered),
         };
         fio.arg(format!("--filename={}", target.display()))
@@ -85,11 +81,6 @@ impl FioRun {
         self.ns.push(ns);
         Ok(true)
     }
-}
-
-fn can_poll() -> io::Result<bool> {
-    let raio_query { setup_flags, .. } = Device::open()?.query()?;
-    Ok(setup_flags & IOPOLL != 0)
 }
 
 /// Nanoseconds that the job took, of the JSON that comes after what else fio says. None

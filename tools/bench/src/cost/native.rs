@@ -9,7 +9,7 @@ use raio::{
     sys::{
         __kernel_timespec, io_event, iocb, raio_buffer, raio_destroy, raio_enter, raio_getevents,
         raio_register, raio_setup, IOCB_CMD_NOOP, IOCB_CMD_PREAD, IOCB_CMD_PWRITE, RAIO_ENTER_SQ,
-        RAIO_IOCB_FIXED_BUF, RAIO_IOCB_FIXED_FILE,
+        RAIO_IOCB_FIXED_BUF, RAIO_IOCB_FIXED_FILE, RAIO_SETUP_IOPOLL,
     },
 };
 use std::{
@@ -26,12 +26,18 @@ pub(crate) struct Context {
 
 impl Context {
     /// One for `depth` requests, and a file and buffers for all slots to be registered;
-    /// with a submission array, unless it is `shared`.
-    pub(crate) fn new(depth: usize, load: &Load, shared: bool) -> io::Result<Arc<Self>> {
+    /// with a submission array, unless it is `shared`. Completions are polled for or aren't.
+    pub(crate) fn new(
+        depth: usize,
+        load: &Load,
+        shared: bool,
+        polled: bool,
+    ) -> io::Result<Arc<Self>> {
         let device = raw::open(raio::DEVICE_PATH)?;
         let mut ctx = 0u64;
         let mut setup = raio_setup {
             nr_events: depth as u32,
+            flags: if polled { RAIO_SETUP_IOPOLL } else { 0 },
             ctxp: (&raw mut ctx).addr() as u64,
             sq_nr: if shared { 0 } else { depth as u32 },
             nr_buffers: load.slots as u32,
