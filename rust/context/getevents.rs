@@ -41,9 +41,7 @@ impl User {
         let nr = u32::try_from(args.nr).unwrap_or(u32::MAX);
         let mut min_nr = u32::try_from(args.min_nr).unwrap_or(u32::MAX);
 
-        if self.polls() {
-            self.ask(min_nr.max(1));
-        }
+        self.ask(min_nr.max(1));
         let got = self.ring.reap(args.events, nr)?;
         if args.timeout == Some(0) {
             return Ok(got);
@@ -75,7 +73,8 @@ impl User {
     /// Waits until `n` events are there, for `timeout` nanoseconds, without one for as long as it takes.
     /// 1 if they are; 0 when the time is over. `EINVAL` for a context that is being destroyed, `EINTR`.
     pub(crate) fn wait_for(&self, n: u32, timeout: Option<i64>) -> Result<u32> {
-        if self.ring.has(n) {
+        // Who polls asks first: there may be more, and to look is dear.
+        if !self.asks() && self.ring.has(n) {
             return Ok(1);
         }
         if timeout == Some(0) {

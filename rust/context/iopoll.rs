@@ -37,28 +37,39 @@ impl Kioctx {
 }
 
 impl User {
-    /// Does who waits have to ask?
+    /// Does who waits have to ask, now or another time?
     #[inline]
     pub(super) fn polls(&self) -> bool {
         self.cache().iopoll().is_wanted()
     }
 
+    /// Is there something to ask for?
+    #[inline]
+    pub(super) fn asks(&self) -> bool {
+        self.polls() && self.cache().iopoll().any()
+    }
+
     /// Asks once, unless so many events are there.
     pub(super) fn ask(&self, unless: u32) {
-        if !self.ring.has(unless) && self.cache().iopoll().any() {
+        if self.asks() && !self.ring.has(unless) {
             self.cache().iopoll().ask(self);
         }
     }
 
-    /// Waits as [`Ring::wait`](crate::ring::Ring::wait), and asks as long as there is something to ask for.
+    /// Waits as [`Ring::wait`](crate::ring::Ring::wait), and asks as long as there is something to ask for, before
+    /// it looks.
     pub(super) fn wait_or_poll(&self, n: u32, deadline: Option<i64>) -> Woken {
         let iopoll = self.cache().iopoll();
+        let mut posted = 0;
         loop {
             while iopoll.any() {
-                if self.ring.has(n) || self.is_dead() {
+                let now = iopoll.ask(self);
+                posted += now;
+                // What was posted just now was there, even if somebody else has read it.
+                if posted >= n || self.ring.has(n) || self.is_dead() {
                     return Woken::Ready;
                 }
-                if iopoll.ask(self) > 0 {
+                if now > 0 {
                     continue;
                 }
                 if task::has_signal() {
