@@ -195,6 +195,20 @@ impl Handle {
         Self::STREAMS.contains(&self)
     }
 
+    /// Whether nobody notices that it is kept for a while after it was closed.
+    pub fn may_be_kept(self) -> bool {
+        matches!(
+            self.file(),
+            File::Tmp
+                | File::Sparse
+                | File::Empty
+                | File::Small
+                | File::Disk
+                | File::Direct
+                | File::Block
+        )
+    }
+
     /// Whether it bypasses the page cache, and wants aligned requests.
     pub fn is_direct(self) -> bool {
         matches!(

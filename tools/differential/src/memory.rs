@@ -240,6 +240,12 @@ impl Memory {
         at
     }
 
+    /// The iocb of request `k`.
+    pub fn iocb_of(&self, k: usize) -> iocb {
+        // SAFETY: it is there, and any bytes will do.
+        unsafe { ptr::read_volatile(self.iocb(k, Place::Good) as *const iocb) }
+    }
+
     /// Where a field of the iocb of request `k` is.
     fn field(&self, k: usize, offset: usize) -> u64 {
         self.iocb(k, Place::Good) + offset as u64

@@ -36,6 +36,20 @@ pub struct GetEvents {
     pub mask: Option<(u64, usize)>,
 }
 
+/// How many files and buffers can be registered.
+pub const REGISTERED: usize = 16;
+
+/// The arguments to register one thing, which has to stay until that is done.
+fn register<T>(ctx: u64, number: usize, what: &T) -> abi::raio_register {
+    abi::raio_register {
+        ctx,
+        first: number as u32,
+        nr: 1,
+        array: (&raw const *what).addr() as u64,
+        ..Default::default()
+    }
+}
+
 fn number(result: io::Result<i32>) -> i64 {
     match result {
         Ok(n) => n.into(),
@@ -68,12 +82,46 @@ impl Peer {
                 let mut arg = abi::raio_setup {
                     nr_events,
                     ctxp,
+                    nr_buffers: REGISTERED as u32,
+                    nr_files: REGISTERED as u32,
                     ..Default::default()
                 };
                 // SAFETY: see above.
                 number(unsafe { raw::setup(fd, &mut arg) })
             }
         }
+    }
+
+    /// `io_submit(2)` of those, by raio's own call. Not of kernel AIO.
+    pub fn enter(self, ctx: u64, iocbs: &[abi::iocb]) -> i64 {
+        let Peer::Raio(fd) = self else {
+            return -i64::from(libc::ENOSYS);
+        };
+        let mut arg = abi::raio_enter {
+            ctx,
+            iocbs: iocbs.as_ptr().addr() as u64,
+            nr: iocbs.len() as u32,
+            ..Default::default()
+        };
+        // SAFETY: see above.
+        number(unsafe { raw::enter(fd, &mut arg) })
+    }
+
+    /// Registers a descriptor under a number, or none if it is -1. False if that isn't
+    /// possible.
+    pub fn set_file(self, ctx: u64, number: usize, file: RawFd) -> bool {
+        let Peer::Raio(fd) = self else { return false };
+        let mut arg = register(ctx, number, &file);
+        raw::files(fd, &mut arg).is_ok()
+    }
+
+    /// The same with memory.
+    pub fn set_buffer(self, ctx: u64, number: usize, addr: u64, len: u64) -> bool {
+        let Peer::Raio(fd) = self else { return false };
+        let buffer = abi::raio_buffer { addr, len };
+        let mut arg = register(ctx, number, &buffer);
+        // SAFETY: see above.
+        unsafe { raw::buffers(fd, &mut arg) }.is_ok()
     }
 
     /// `io_destroy(2)`.
@@ -156,17 +204,28 @@ impl Peer {
     pub fn cancel(self, ctx: u64, iocb: u64) -> i64 {
         match self {
             Peer::Kernel => call!(__NR_io_cancel, ctx, iocb, 0u64),
-            Peer::Raio(fd) => {
-                let mut arg = abi::raio_cancel {
-                    ctx,
-                    iocb,
-                    ..Default::default()
-                };
-                match number(raw::cancel(fd, &mut arg)) {
-                    0 => -i64::from(libc::EINPROGRESS),
-                    error => error,
-                }
-            }
+            Peer::Raio(_) => self.cancel_as(ctx, iocb, 0),
+        }
+    }
+
+    /// The same by the data of a request that went by raio's own call.
+    pub fn cancel_native(self, ctx: u64, data: u64) -> i64 {
+        self.cancel_as(ctx, data, abi::RAIO_CANCEL_DATA)
+    }
+
+    fn cancel_as(self, ctx: u64, iocb: u64, flags: u32) -> i64 {
+        let Peer::Raio(fd) = self else {
+            return -i64::from(libc::ENOSYS);
+        };
+        let mut arg = abi::raio_cancel {
+            ctx,
+            iocb,
+            flags,
+            ..Default::default()
+        };
+        match number(raw::cancel(fd, &mut arg)) {
+            0 => -i64::from(libc::EINPROGRESS),
+            error => error,
         }
     }
 }

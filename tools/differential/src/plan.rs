@@ -363,6 +363,66 @@ pub struct Sequence {
     pub steps: Vec<Step>,
 }
 
+impl Sequence {
+    /// The requests that can go by raio's own call, and come to the same: in each call that
+    /// they are in, all can, and nothing is wrong with the call. That writes no key to
+    /// them; what does nothing needs no file there; and the upper flags mean something.
+    pub fn native(&self) -> Vec<bool> {
+        let mut native: Vec<bool> = self
+            .requests
+            .iter()
+            .map(|request| {
+                request.place == Place::Good
+                    && request.key == 0
+                    && request.opcode != op::NOOP
+                    && request.flags >> 30 == 0
+            })
+            .collect();
+        loop {
+            let before = native.clone();
+            for step in &self.steps {
+                let Step::Submit {
+                    pointers,
+                    place,
+                    nr,
+                    ..
+                } = step
+                else {
+                    continue;
+                };
+                let is = |pointer: &Pointer| match pointer {
+                    Pointer::Request(k) => native.get(*k).is_some_and(|native| *native),
+                    Pointer::Bad(_) => false,
+                };
+                let whole = *place == Place::Good && *nr == pointers.len() as i64;
+                if whole && pointers.iter().all(is) {
+                    continue;
+                }
+                for pointer in pointers {
+                    if let Pointer::Request(k) = pointer {
+                        if let Some(native) = native.get_mut(*k) {
+                            *native = false;
+                        }
+                    }
+                }
+            }
+            if native == before {
+                return native;
+            }
+        }
+    }
+}
+
+/// Whether raio's own call is used where it can be.
+pub fn enters(seed: u64) -> bool {
+    seed & 8 != 0
+}
+
+/// Whether buffers and files are registered then.
+pub fn registers(seed: u64) -> bool {
+    seed & 16 != 0
+}
+
 /// Whether the process that carries out a sequence has no privileges.
 pub fn unprivileged(seed: u64) -> bool {
     seed & 1 != 0

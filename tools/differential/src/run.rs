@@ -13,14 +13,16 @@
 use crate::{
     files::{File, Files, Handle},
     memory::{Memory, Words},
-    peer::{GetEvents, Peer},
+    peer::{GetEvents, Peer, REGISTERED},
     plan::{
-        flag, Context, Mask, Minimum, Place, Pointer, Request, Sequence, Step, Timeout, Word,
+        self, flag, Context, Mask, Minimum, Place, Pointer, Request, Sequence, Step, Timeout, Word,
         EVENTS, REQUESTS,
     },
     sys::{self, Result},
 };
-use raio::sys::{io_event, iocb, raio_ring, RAIO_RING_MAGIC};
+use raio::sys::{
+    io_event, iocb, raio_ring, RAIO_IOCB_FIXED_BUF, RAIO_IOCB_FIXED_FILE, RAIO_RING_MAGIC,
+};
 use std::{
     collections::HashMap,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
@@ -66,6 +68,9 @@ pub struct Trace {
     pub counts: [u64; 2],
     /// What is wrong without a look at the other peer.
     pub wrong: Vec<String>,
+    /// How many requests were taken by raio's own call, and of how many the file was
+    /// registered, and the buffer.
+    pub native: [u64; 3],
 }
 
 // Words of a ring's head.
@@ -195,6 +200,10 @@ impl Side {
             Some(ring) => ring,
             None => self.setup(sequence.nr_events)?,
         };
+        let native = match self.peer {
+            Peer::Raio(_) if plan::enters(sequence.seed) => sequence.native(),
+            _ => vec![false; sequence.requests.len()],
+        };
         let mut run = Run {
             handle: ring.handle,
             ring: Some(ring),
@@ -204,6 +213,7 @@ impl Side {
             waited: Vec::new(),
             expected: [0; 2],
             in_flight: false,
+            native,
             trace: Trace {
                 requests: vec![Outcome::default(); REQUESTS],
                 ..Trace::default()
@@ -245,6 +255,8 @@ struct Run<'a> {
     expected: [u64; 2],
     /// Requests may be in flight that will end by themselves.
     in_flight: bool,
+    /// Those that go by raio's own call.
+    native: Vec<bool>,
     trace: Trace,
 }
 
@@ -461,7 +473,10 @@ impl Run<'_> {
                 continue;
             }
             let part = meets.map_or(nr - taken, |n| n as i64);
-            let ret = self.side.peer.submit(ctx, part, array + taken as u64 * 8);
+            let ret = match self.natives(rest, part) {
+                Some(natives) => self.enter(ctx, &natives),
+                None => self.side.peer.submit(ctx, part, array + taken as u64 * 8),
+            };
             if ret > rest.len() as i64 {
                 self.wrong(format!("{ret} of {} requests were taken", rest.len()));
                 return Ok(ret);
@@ -480,6 +495,78 @@ impl Run<'_> {
                 return Ok(taken);
             }
         }
+    }
+
+    /// Does it go by raio's own call?
+    fn is_native(&self, k: usize) -> bool {
+        self.native.get(k).is_some_and(|native| *native)
+    }
+
+    /// The numbers of those, if they go by raio's own call.
+    fn natives(&self, pointers: &[Pointer], nr: i64) -> Option<Vec<usize>> {
+        let part = pointers.get(..usize::try_from(nr).ok()?)?;
+        let native = |pointer: &Pointer| match pointer {
+            Pointer::Request(k) if self.is_native(*k) => Some(*k),
+            _ => None,
+        };
+        part.iter()
+            .map(native)
+            .collect::<Option<Vec<_>>>()
+            .filter(|numbers| !numbers.is_empty())
+    }
+
+    /// Submits those by raio's own call, if it is to be so with what they are about
+    /// registered, as far as that can be and makes no difference otherwise.
+    fn enter(&mut self, ctx: u64, numbers: &[usize]) -> i64 {
+        let peer = self.side.peer;
+        let mut iocbs: Vec<_> = numbers
+            .iter()
+            .map(|k| self.side.memory.iocb_of(*k))
+            .collect();
+        let mut registered = Vec::new();
+        let entries = iocbs.iter_mut().zip(numbers).enumerate();
+        for (n, (iocb, k)) in entries.take(REGISTERED) {
+            let request = &self.sequence.requests[*k];
+            let moves = request.reads() || request.writes();
+            if !plan::registers(self.sequence.seed) || !moves || iocb.aio_reserved2 != 0 {
+                continue;
+            }
+            if request.handle.may_be_kept() && peer.set_file(ctx, n, iocb.aio_fildes as i32) {
+                registered.push((n, true));
+                iocb.aio_flags |= RAIO_IOCB_FIXED_FILE;
+                iocb.aio_fildes = n as u32;
+            }
+            // No bytes at no address would be none.
+            if request.vectors.is_none()
+                && iocb.aio_nbytes > 0
+                && peer.set_buffer(ctx, n, iocb.aio_buf, iocb.aio_nbytes)
+            {
+                registered.push((n, false));
+                iocb.aio_flags |= RAIO_IOCB_FIXED_BUF;
+                iocb.aio_reserved2 = n as u64;
+            }
+        }
+        let ret = peer.enter(ctx, &iocbs);
+        for (n, is_file) in registered {
+            let gone = match is_file {
+                true => peer.set_file(ctx, n, -1),
+                false => peer.set_buffer(ctx, n, 0, 0),
+            };
+            if !gone {
+                self.wrong(format!("number {n} can't be registered no more"));
+            }
+        }
+        let taken = ret.max(0) as usize;
+        self.trace.native[0] += taken as u64;
+        for iocb in &iocbs[..taken.min(iocbs.len())] {
+            self.trace.native[1] += u64::from(iocb.aio_flags & RAIO_IOCB_FIXED_FILE != 0);
+            self.trace.native[2] += u64::from(iocb.aio_flags & RAIO_IOCB_FIXED_BUF != 0);
+        }
+        // As kernel AIO does with what it takes, and looks at when it cancels.
+        for k in numbers.iter().take(taken) {
+            self.side.memory.set_key(*k, 0);
+        }
+        ret
     }
 
     /// The first of them that would meet one that is in flight, or one before it.
@@ -668,7 +755,10 @@ impl Run<'_> {
             return self.wrong(format!("an event that was not in the ring: {event:x?}"));
         };
         let k = self.flying.swap_remove(i).k;
-        let expected = self.iocb(Pointer::Request(k));
+        let expected = match self.is_native(k) {
+            true => event.data,
+            false => self.iocb(Pointer::Request(k)),
+        };
         if event.obj != expected {
             self.wrong(format!(
                 "obj of request {k} is {:#x}, not {expected:#x}",
@@ -779,7 +869,13 @@ impl Run<'_> {
         if let (Pointer::Request(k), Some(key)) = (pointer, key) {
             self.side.memory.set_key(k, key);
         }
-        let ret = self.side.peer.cancel(ctx, at);
+        let ret = match pointer {
+            // The key isn't looked at.
+            Pointer::Request(k) if self.is_native(k) && self.side.memory.key(k) == 0 => {
+                self.side.peer.cancel_native(ctx, data_of(k))
+            }
+            _ => self.side.peer.cancel(ctx, at),
+        };
         if ret == -i64::from(libc::EINPROGRESS) {
             if let Pointer::Request(k) = pointer {
                 self.trace.requests[k].cancelled += 1;

@@ -124,6 +124,13 @@ impl Pair {
     }
 }
 
+/// What [`Trace::native`] counts.
+const NATIVE: [&str; 3] = [
+    "entered",
+    "entered, file registered",
+    "entered, buffer registered",
+];
+
 /// What has occurred, and how often.
 #[derive(Default)]
 struct Counts(BTreeMap<String, u64>);
@@ -147,6 +154,9 @@ impl Counts {
         }
         for (_, value) in raio.steps.iter().flatten().filter(|fact| fact.0 == "slots") {
             self.add("raio".into(), *value as u64);
+        }
+        for (name, n) in NATIVE.iter().zip(raio.native) {
+            self.add((*name).into(), n);
         }
         for (k, request) in sequence.requests.iter().enumerate() {
             let outcome = &kernel.requests[k];
@@ -248,8 +258,8 @@ pub fn replay(seed: u64, place: &Place) -> Result<bool> {
 }
 
 /// What has to occur in a run of some length, besides that every operation and
-/// every file is used.
-pub fn expected() -> Vec<String> {
+/// every file is used. `native` if raio is there.
+pub fn expected(native: bool) -> Vec<String> {
     use libc::*;
     let refused = [EINVAL, EBADF, EFAULT, EOPNOTSUPP, EPERM];
     let ended = [EINVAL, EFAULT, EAGAIN, EFBIG, ENOSPC, EPIPE, EPERM];
@@ -271,5 +281,6 @@ pub fn expected() -> Vec<String> {
         ])
         .chain(opcodes)
         .chain(files)
+        .chain(NATIVE.iter().filter(|_| native).map(|name| (*name).into()))
         .collect()
 }
