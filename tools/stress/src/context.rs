@@ -382,6 +382,7 @@ pub struct Prepared {
     bad: Option<Bad>,
     /// What goes into the array.
     pointer: u64,
+    iocb: abi::iocb,
 }
 
 /// The error for a bad request.
@@ -403,6 +404,9 @@ pub struct Context {
     /// Slots of the ring.
     pub ring_nr: u32,
     serial: u32,
+    native: bool,
+    /// Buffers and devices are registered.
+    fixed: bool,
     /// How many have begun to end it.
     enders: AtomicU32,
     destroyed: AtomicBool,
@@ -414,6 +418,38 @@ pub struct Context {
 pub const NOWHERE: u64 = 0x200;
 /// An address of the kernel's.
 const KERNEL: u64 = 0xffff_8000_0000_0000;
+
+/// Registers the pages and the devices with a new context. Not if the file is closed
+/// meanwhile.
+fn register(
+    descriptor: &Descriptor,
+    handle: u64,
+    buffers: &Pages,
+    devices: &Devices,
+) -> Checked<bool> {
+    let buffer = abi::raio_buffer {
+        addr: buffers.page(0),
+        len: buffers.len() as u64,
+    };
+    let fds: Vec<RawFd> = devices.files.iter().map(File::as_raw_fd).collect();
+    let mut arg = abi::raio_register {
+        ctx: handle,
+        nr: 1,
+        array: (&raw const buffer).expose_provenance() as u64,
+        ..Default::default()
+    };
+    // SAFETY: requests use it as they use it by its address.
+    let done = unsafe { raw::buffers(descriptor.number, &mut arg) }.and_then(|_| {
+        arg.nr = fds.len() as u32;
+        arg.array = fds.as_ptr().expose_provenance() as u64;
+        raw::files(descriptor.number, &mut arg)
+    });
+    match done {
+        Ok(n) if n as usize == fds.len() => Ok(true),
+        Err(_) if descriptor.is_closed() => Ok(false),
+        _ => Err(format!("{done:?} were registered")),
+    }
+}
 
 impl Context {
     /// Makes one, by `via` of `file`. If it is `shared`, its ring goes to an
@@ -428,6 +464,7 @@ impl Context {
         via: u8,
         size: Size,
         shared: bool,
+        devices: &Devices,
     ) -> Checked<Option<Arc<Self>>> {
         let entries = usize::from(size.entries);
         let buffers = Pages::new(entries).map_err(|e| format!("mmap of buffers: {e}"))?;
@@ -436,6 +473,12 @@ impl Context {
         let mut arg = abi::raio_setup {
             nr_events: size.nr_events,
             ctxp: (&raw mut handle).expose_provenance() as u64,
+            nr_buffers: size.native.into(),
+            nr_files: if size.native {
+                devices.files.len() as u32
+            } else {
+                0
+            },
             ..Default::default()
         };
         let descriptor = file.via(via);
@@ -461,6 +504,7 @@ impl Context {
                 Err(e) => return Err(format!("mremap of a new ring: {e}")),
             }
         }
+        let fixed = size.native && register(descriptor, handle, &buffers, devices)?;
         drop(settling);
         Ok(Some(Arc::new(Self {
             file: Arc::clone(file),
@@ -468,6 +512,8 @@ impl Context {
             ring_size,
             ring_nr: arg.ring_nr,
             serial: once.serial.fetch_add(1, SeqCst),
+            native: size.native,
+            fixed,
             enders: AtomicU32::new(0),
             destroyed: AtomicBool::new(false),
             entries: (0..entries).map(|_| Entry::new()).collect(),
@@ -670,7 +716,7 @@ impl Context {
         let entry = &self.entries[index];
         *entry.what.lock().unwrap_or_else(PoisonError::into_inner) = what;
         let mut iocb = abi::iocb {
-            aio_data: u64::from(self.serial) << 32 | (index as u64) << 20 | uses & USES_MASK,
+            aio_data: self.data(index, uses),
             aio_lio_opcode: abi::IOCB_CMD_PREAD as u16,
             aio_fildes: devices.files[0].as_raw_fd() as u32,
             aio_buf: self.buffers.page(index),
@@ -683,6 +729,7 @@ impl Context {
             uses,
             bad: None,
             pointer,
+            iocb: abi::iocb::default(),
         };
         let descriptor = |device: u8| devices.files[usize::from(device)].as_raw_fd() as u32;
         match what {
@@ -695,6 +742,7 @@ impl Context {
             } => {
                 self.buffers.fill(index, POISON);
                 iocb.aio_fildes = descriptor(device);
+                self.fix(device, how, &mut iocb);
                 iocb.aio_nbytes = len as u64;
                 iocb.aio_offset = (block * BLOCK as u64) as i64;
                 self.split(index, how, &mut iocb);
@@ -711,6 +759,7 @@ impl Context {
                 self.buffers.put(index, &data);
                 iocb.aio_lio_opcode = abi::IOCB_CMD_PWRITE as u16;
                 iocb.aio_fildes = descriptor(device);
+                self.fix(device, how, &mut iocb);
                 iocb.aio_nbytes = PAGE as u64;
                 iocb.aio_offset = (block * BLOCK as u64) as i64;
                 self.split(index, how, &mut iocb);
@@ -762,6 +811,10 @@ impl Context {
                         iocb.aio_lio_opcode = abi::IOCB_CMD_PWRITE as u16;
                     }
                     Bad::Buffer => iocb.aio_buf = KERNEL,
+                    Bad::Pointer if self.native => {
+                        iocb.aio_flags |= abi::RAIO_IOCB_FIXED_BUF;
+                        iocb.aio_buf = NOWHERE;
+                    }
                     Bad::Pointer => prepared.pointer = NOWHERE,
                 }
             }
@@ -770,12 +823,29 @@ impl Context {
             iocb.aio_flags |= abi::IOCB_FLAG_RESFD;
             iocb.aio_resfd = polled.counter(what.place()) as u32;
         }
+        prepared.iocb = iocb;
         // SAFETY: the entry is ours: we have put it to `PREPARING`.
         unsafe { entry.iocb.get().write(iocb) };
         // From here on its event may come.
         let done = entry.go(uses, PREPARING, FLYING);
         debug_assert!(done, "nobody else moves what is prepared");
         prepared
+    }
+
+    /// What comes back with the event of a request.
+    fn data(&self, index: usize, uses: u64) -> u64 {
+        u64::from(self.serial) << 32 | (index as u64) << 20 | uses & USES_MASK
+    }
+
+    /// Has a transfer use what is registered, the device and for some the buffer, if it is.
+    fn fix(&self, device: u8, how: How, iocb: &mut abi::iocb) {
+        if self.fixed && how.pieces == 0 {
+            iocb.aio_flags |= abi::RAIO_IOCB_FIXED_BUF;
+        }
+        if self.fixed {
+            iocb.aio_flags |= abi::RAIO_IOCB_FIXED_FILE;
+            iocb.aio_fildes = device.into();
+        }
     }
 
     /// Makes a transfer one with a vector, if it shall be. A disk takes whole
@@ -817,17 +887,29 @@ impl Context {
         own: &OwnPages,
         counters: &Counters,
     ) -> Checked<bool> {
-        let pointers: Vec<u64> = list.iter().map(|prepared| prepared.pointer).collect();
         let descriptor = self.file.via(via);
-        let mut arg = abi::raio_submit {
-            ctx: self.handle(),
-            nr: list.len() as i64,
-            iocbs: pointers.as_ptr().expose_provenance() as u64,
-            ..Default::default()
+        let result = if self.native {
+            let iocbs: Vec<abi::iocb> = list.iter().map(|prepared| prepared.iocb).collect();
+            let mut arg = abi::raio_enter {
+                ctx: self.handle(),
+                nr: list.len() as u32,
+                iocbs: iocbs.as_ptr().expose_provenance() as u64,
+                ..Default::default()
+            };
+            // SAFETY: as below.
+            unsafe { raw::enter(descriptor.number, &mut arg) }
+        } else {
+            let pointers: Vec<u64> = list.iter().map(|prepared| prepared.pointer).collect();
+            let mut arg = abi::raio_submit {
+                ctx: self.handle(),
+                nr: list.len() as i64,
+                iocbs: pointers.as_ptr().expose_provenance() as u64,
+                ..Default::default()
+            };
+            // SAFETY: the buffers are this context's, which frees them only when
+            // it is known to have ended. Nobody uses those of entries in flight.
+            unsafe { raw::submit(descriptor.number, &mut arg) }
         };
-        // SAFETY: the buffers are this context's, which frees them only when
-        // it is known to have ended. Nobody uses those of entries in flight.
-        let result = unsafe { raw::submit(descriptor.number, &mut arg) };
         let taken = *result.as_ref().unwrap_or(&0) as usize;
         if taken > list.len() {
             return Err(format!("submit has taken {taken} of {}", list.len()));
@@ -842,6 +924,11 @@ impl Context {
             }
         }
         counters.add(Count::Taken, taken);
+        if self.native {
+            counters.add(Count::Entered, taken);
+        }
+        let fixed = |prepared: &&Prepared| prepared.iocb.aio_flags & abi::RAIO_IOCB_FIXED_BUF != 0;
+        counters.add(Count::Fixed, list[..taken].iter().filter(fixed).count());
         let next = list.get(taken);
         match result {
             Ok(_) => {
@@ -936,7 +1023,11 @@ impl Context {
             return failed("an event that is not of this context");
         }
         let entry = &self.entries[index];
-        if event.obj != entry.iocb.get().addr() as u64 || event.res2 != 0 {
+        let obj = match self.native {
+            true => event.data,
+            false => entry.iocb.get().addr() as u64,
+        };
+        if event.obj != obj || event.res2 != 0 {
             return failed("an event with wrong fields");
         }
         counters.count(Count::Events);
@@ -1050,7 +1141,15 @@ impl Context {
         let descriptor = self.file.via(via);
         let mut arg = abi::raio_cancel {
             ctx: self.handle(),
-            iocb: entry.iocb.get().expose_provenance() as u64,
+            iocb: match self.native {
+                true => self.data(index, before >> PLACE_BITS),
+                false => entry.iocb.get().expose_provenance() as u64,
+            },
+            flags: if self.native {
+                abi::RAIO_CANCEL_DATA
+            } else {
+                0
+            },
             ..Default::default()
         };
         let result = raw::cancel(descriptor.number, &mut arg);

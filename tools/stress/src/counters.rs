@@ -52,6 +52,10 @@ counters! {
     NotDestroyed = "destroyed before",
     /// Requests taken.
     Taken = "requests taken",
+    /// By raio's own call.
+    Entered = "by enter",
+    /// About what is registered.
+    Fixed = "with fixed buffers",
     /// Requests refused.
     Refused = "requests refused",
     /// No room in the ring.
@@ -213,7 +217,7 @@ impl Counters {
 }
 
 /// The module's counters of what this test is about.
-const NEEDED: [&str; 12] = [
+const NEEDED: [&str; 13] = [
     "early",
     "late",
     "cancelled",
@@ -226,6 +230,7 @@ const NEEDED: [&str; 12] = [
     "abandoned",
     "polled_inline",
     "polled_deferred",
+    "direct",
 ];
 
 /// What the module has counted between two moments.
@@ -323,6 +328,7 @@ mod tests {
             abandoned: 1,
             polled_inline: 1,
             polled_deferred: 1,
+            direct: 1,
             ..before
         };
         assert!(Module::between(&before, &after).missing(2).is_empty());

@@ -41,6 +41,8 @@ pub struct Size {
     pub nr_events: u32,
     /// How many requests there can be in it at once, here.
     pub entries: u16,
+    /// Requests go there by raio's own call, and what they are about is registered.
+    pub native: bool,
 }
 
 /// A request that will be refused, and with what.
@@ -456,6 +458,7 @@ impl Size {
         Self {
             nr_events: one_of(random, &[1, 1, 8, 100, 126, 127, 500, 2000]),
             entries: one_of(random, &[8, 24, 24, 160]),
+            native: random.random(),
         }
     }
 }

@@ -505,6 +505,11 @@ impl Pages {
         })
     }
 
+    /// Bytes of all.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     /// The address of a page.
     pub fn page(&self, index: usize) -> u64 {
         assert!(index < self.len / PAGE);

@@ -124,7 +124,14 @@ impl Worker {
         size: Size,
         shared: bool,
     ) -> Checked<Option<Arc<Context>>> {
-        let made = Context::new(&self.world.once, file, via, size, shared)?;
+        let made = Context::new(
+            &self.world.once,
+            file,
+            via,
+            size,
+            shared,
+            &self.world.devices,
+        )?;
         let counters = &self.world.counters;
         counters.count(if made.is_some() {
             Count::Setups
@@ -544,6 +551,7 @@ impl Worker {
             } else {
                 24
             },
+            native: nap % 2 == 1,
         };
         let forks = world.forks.load(SeqCst);
         let file = self.file_for(finish)?;
@@ -700,6 +708,7 @@ impl Worker {
         let size = Size {
             nr_events: entries as u32,
             entries: entries as u16,
+            native: false,
         };
         let context = self
             .make(&world.home, 0, size, false)?
@@ -752,6 +761,7 @@ impl Worker {
         let size = Size {
             nr_events: 1,
             entries: BATCHES * BATCH as u16,
+            native: false,
         };
         let context = self
             .make(&world.home, 0, size, true)?
