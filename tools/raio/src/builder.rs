@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What a context shall have.
 
-use crate::{calls::Calls, memory::Memory, sys::raio_setup, Context};
+use crate::{
+    calls::Calls,
+    memory::Memory,
+    sys::{raio_setup, RAIO_SETUP_IOPOLL},
+    Context,
+};
 use std::io;
 
 /// A context that is not made yet, see [`Device::builder`](crate::Device::builder).
@@ -39,6 +44,13 @@ impl Builder {
     pub fn files(mut self, nr: u32) -> Self {
         self.setup.nr_files = nr;
         self
+    }
+
+    /// Has devices asked whether transfers have ended, by who waits for completions, where
+    /// file and device can be; no interrupt tells of those. Who doesn't wait, with
+    /// [`Batch::enter`](crate::Batch::enter) or [`Context::getevents`], may never see them.
+    pub fn polled(self) -> Self {
+        self.flags(RAIO_SETUP_IOPOLL)
     }
 
     /// Flags of the set-up, as the module's [`Query`](crate::Query) has them in

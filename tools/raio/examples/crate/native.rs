@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
         registered("/mnt/ext4/crate", libc::O_DIRECT, false)
     }),
     ("registered_on_tmpfs", || registered("/tmp/crate", 0, false)),
+    ("polled", polled),
     ("goes_around", goes_around),
     ("all_operations", all_operations),
     ("refused_requests", refused_requests),
@@ -229,6 +230,37 @@ fn registered(path: &str, flags: i32, direct: bool) -> io::Result<()> {
         Err(_) => return Err(io::Error::other("parts are left")),
     }
     expect_pinned(0)?;
+    Ok(())
+}
+
+/// A device that tells of nothing is asked, and asked for what is dropped in flight.
+fn polled() -> io::Result<()> {
+    const NR: u32 = 16;
+
+    let device = Device::open()?;
+    let disk = open("/dev/nullb0", libc::O_DIRECT)?;
+    let before = device.stats()?;
+    let mut context: Context = device.builder(2 * NR).polled().setup()?;
+    for round in 0..2 {
+        let mut batch = context.batch();
+        for i in 0..NR.into() {
+            let buffer = Buffer::zeroed(BLOCK, BLOCK);
+            let pushed = batch.push(Request::read(&disk, buffer, i * BLOCK as u64, i));
+            expect!(pushed.is_ok(), "no room for {i}");
+        }
+        expect!(batch.enter(0, None)? == NR, "not all were started");
+        expect!(batch.pop().is_none(), "one has ended by itself");
+        if round == 0 {
+            expect!(batch.enter(NR, None)? == 0, "more were started");
+            let done = std::iter::from_fn(|| batch.pop());
+            let whole = done.filter(|done| matches!(done.result, Ok(BLOCK)));
+            expect!(whole.count() == NR as usize, "not all have ended");
+        }
+    }
+    drop(context);
+    let after = device.stats()?;
+    let polled = after.iopolled - before.iopolled;
+    expect!(polled == 2 * u64::from(NR), "{polled} were polled for");
     Ok(())
 }
 
