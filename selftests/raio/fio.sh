@@ -31,6 +31,12 @@ all_over_raio()
 # all_direct: each was sent to the disk without asking its file.
 all_direct() { all_over_raio && [ "$(grown direct)" -eq "$(ios read write)" ]; }
 
+# all_polled: the end of each was asked for there.
+all_polled()
+{
+	all_direct && [ "$(grown iopolled)" -eq "$(ios read write)" ] && [ "$(grown reaped)" -eq 0 ]
+}
+
 # none_direct
 none_direct() { all_over_raio && [ "$(grown direct)" -eq 0 ]; }
 
@@ -58,7 +64,7 @@ for set in size=8 memory_backed=1 discard=1 poll_queues=1 badblocks=+8192-16383 
 	echo "${set#*=}" >"$disk/${set%%=*}"
 done
 
-echo "1..27"
+echo "1..28"
 
 # shellcheck disable=SC2086 # lists
 {
@@ -157,14 +163,13 @@ run_raio $files $registered
 none_direct
 report files_registered
 
-# What the module doesn't have yet it isn't asked for.
 run_raio $ondisk $registered --hipri
-if "$dir/raioctl" query | grep -q '^setup flags .*[13579bdf]$'; then
-	all_direct && [ "$(grown reaped)" -eq 0 ]
-else
-	fails_with 95 && grep -q "hipri: the module" /tmp/fio.err && [ "$(grown setups)" -eq 0 ]
-fi
-report hipri
+all_polled
+report disk_verify_polled
+
+run_raio $nullb $registered $batch --iodepth_batch_complete_min=16 --hipri
+all_polled
+report null_blk_polled_batches
 
 # The error comes with the fsync, after the write to the page cache.
 run_raio --filename=/dev/raio-fio --offset=4m --size=8k --rw=write --fsync=1
