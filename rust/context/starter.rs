@@ -101,7 +101,7 @@ struct Named {
     /// Where the last transfer there ends.
     last_end: u64,
     /// A bit for each direction: it was noted that it is read, or written.
-    noted: u32,
+    noted: u8,
 }
 
 enum Kept {
@@ -111,8 +111,15 @@ enum Kept {
 }
 
 impl Named {
+    /// Puts the one with that number there. In place, for it is large.
     #[inline(never)]
-    fn new(user: &User, fd: u32, fixed: bool, left: u32) -> Result<Self> {
+    fn look_up<'a>(
+        at: &'a mut Option<Self>,
+        user: &User,
+        fd: u32,
+        fixed: bool,
+        left: u32,
+    ) -> Result<&'a mut Self> {
         let file = if fixed {
             let first = user.registered.files.get(fd).ok_or(EBADF)?;
             // The last request has ours.
@@ -121,7 +128,7 @@ impl Named {
         } else {
             Kept::Own(file_io::get(fd)?)
         };
-        let mut this = Self {
+        let this = at.insert(Self {
             fixed,
             fd,
             file,
@@ -130,7 +137,7 @@ impl Named {
             merges_neighbours: false,
             last_end: u64::MAX,
             noted: 0,
-        };
+        });
         this.device = Device::of(this.file());
         this.polled = user.polls() && file_io::can_iopoll(this.file());
         this.merges_neighbours = this.device.is_some_and(|device| !device.sorts());
@@ -198,7 +205,7 @@ impl Named {
     /// Notes that its file is read or written. False if that can't be done, which the file has to say then.
     #[inline(always)]
     fn note(&mut self, dir: Direction) -> bool {
-        let bit = 1 << dir as u32;
+        let bit = 1u8 << dir as u32;
         if self.noted & bit == 0 {
             if Device::note(self.file(), dir).is_err() {
                 return false;
@@ -272,12 +279,8 @@ impl<'a> Starter<'a> {
             Some(file) if file.is(transfer.fd, transfer.is_file_fixed) => file,
             other => {
                 self.ways = ops::Ways::default();
-                other.insert(Named::new(
-                    self.user,
-                    transfer.fd,
-                    transfer.is_file_fixed,
-                    given.left,
-                )?)
+                let (fd, fixed) = (transfer.fd, transfer.is_file_fixed);
+                Named::look_up(other, self.user, fd, fixed, given.left)?
             }
         };
         if !self.native {
@@ -364,7 +367,7 @@ impl<'a> Starter<'a> {
             Some(file) if file.is(fd, is_fixed) => (),
             other => {
                 self.ways = ops::Ways::default();
-                *other = Some(Named::new(self.user, fd, is_fixed, given.left)?);
+                Named::look_up(other, self.user, fd, is_fixed, given.left)?;
             }
         }
         let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;

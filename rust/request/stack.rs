@@ -164,6 +164,25 @@ impl<T: Stacked> List<T> {
         }
     }
 
+    /// Those that were put on top of one another, the last at `top`, in the order in which they were.
+    ///
+    /// # Safety
+    ///
+    /// They must be the caller's, who gives them up.
+    pub(super) unsafe fn unstack(mut top: *mut T) -> Self {
+        let mut list = Self::new();
+        while let Some(this) = NonNull::new(top) {
+            // SAFETY: As the caller says.
+            unsafe { top = T::below(this).replace(list.first) };
+            if list.last.is_null() {
+                list.last = this.as_ptr();
+            }
+            list.first = this.as_ptr();
+            list.n += 1;
+        }
+        list
+    }
+
     /// Puts all of it on that stack.
     ///
     /// # Safety

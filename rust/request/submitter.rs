@@ -57,6 +57,7 @@ use crate::{
 };
 use core::{
     cell::UnsafeCell,
+    mem,
     ptr::{
         null_mut,
         NonNull, //
@@ -183,9 +184,9 @@ pub(crate) struct Submitter<'a> {
     places: *mut Direct,
     memory: *mut Request,
     started: List<Request>,
-    /// Of those that were started, the ones that are polled for.
-    polled: List<Direct>,
-    polled_requests: List<Request>,
+    /// Of those that were started, the ones that are polled for, on top of one another.
+    polled: *mut Direct,
+    polled_requests: *mut Request,
 }
 
 impl<'a> Submitter<'a> {
@@ -211,8 +212,8 @@ impl<'a> Submitter<'a> {
             places,
             memory,
             started: List::new(),
-            polled: List::new(),
-            polled_requests: List::new(),
+            polled: null_mut(),
+            polled_requests: null_mut(),
         }
     }
 
@@ -284,7 +285,9 @@ impl<'a> Submitter<'a> {
         self.collects(false);
         if polled {
             // SAFETY: Nobody but who polls for it ends it, and that is nobody yet.
-            return unsafe { self.polled.push(this) };
+            unsafe { Direct::below(this) }.set(self.polled);
+            self.polled = this.as_ptr();
+            return;
         }
         // SAFETY: We own it.
         if self.owns && unsafe { &*self.ctx.cache().own.get() }.collected.n >= MOST {
@@ -340,7 +343,10 @@ impl<'a> Submitter<'a> {
                         .get_or_insert_with(|| Inflight::joining(inflight))
                         .join(this);
                     match (joined, polled) {
-                        (true, true) => self.polled_requests.push(this),
+                        (true, true) => {
+                            Request::below(this).set(self.polled_requests);
+                            self.polled_requests = this.as_ptr();
+                        }
                         (false, true) => Request::unget(this),
                         _ => (),
                     }
@@ -405,13 +411,23 @@ impl Submitter<'_> {
         if self.owns {
             self.deliver_collected();
         }
-        if self.polled.n + self.polled_requests.n > 0 {
-            let (direct, requests) = (self.polled.take(), self.polled_requests.take());
-            // SAFETY: They are this context's, the references to the latter ours, and we are done with them.
-            unsafe { self.ctx.cache().iopoll().add(direct, requests) };
-            self.ctx.look_again();
+        if !self.polled.is_null() || !self.polled_requests.is_null() {
+            self.hand_to_pollers();
         }
         self.posted
+    }
+}
+
+impl Submitter<'_> {
+    #[cold]
+    fn hand_to_pollers(&mut self) {
+        // SAFETY: They are this context's, the references to the latter ours, and we are done with them.
+        unsafe {
+            let direct = List::unstack(mem::replace(&mut self.polled, null_mut()));
+            let requests = List::unstack(mem::replace(&mut self.polled_requests, null_mut()));
+            self.ctx.cache().iopoll().add(direct, requests);
+        }
+        self.ctx.look_again();
     }
 }
 
