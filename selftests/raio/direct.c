@@ -79,17 +79,8 @@ static void prep(struct iocb *io, unsigned int i, int opcode, char *buf)
 
 /* All of them, each once, with that result. */
 #define EXPECT_ALL(_nr, _res) do {					\
-	struct io_event __ev[NR];					\
-	uint64_t __found = 0;						\
-	unsigned int __i;						\
-									\
 	ASSERT_EQ(0, native_enter(&self->native, 0, NULL, (_nr)));	\
-	ASSERT_EQ((_nr), ring_reap(self->native.aio.ctx, NR, __ev));	\
-	for (__i = 0; __i < (_nr); __i++) {				\
-		EXPECT_NATIVE(__ev[__i].data, (_res), &__ev[__i]);	\
-		__found |= 1ULL << __ev[__i].data;			\
-	}								\
-	EXPECT_EQ((_nr) == 64 ? UINT64_MAX : (1ULL << (_nr)) - 1, __found);	\
+	EXPECT_EACH(&self->native, (_nr), (_res));			\
 } while (0)
 
 static const char *const modes[] = { "now", "sync", "softirq", "timer 100000" };

@@ -202,19 +202,7 @@ static void prep_as(struct iocb *io, unsigned int i, int opcode, int fd, char *b
 	ASSERT_EQ((_nr), native_enter_sq(&self->p.native, (_nr), 0, (_min)));	\
 } while (0)
 
-/* The events of requests 0 to @_nr - 1 are in the ring, each once, and no other. */
-#define EXPECT_REAP(_nr, _res) do {					\
-	struct io_event __ev[NR];					\
-	uint64_t __found = 0;						\
-	unsigned int __i;						\
-									\
-	ASSERT_EQ((_nr), ring_reap(self->p.native.aio.ctx, NR, __ev));	\
-	for (__i = 0; __i < (_nr); __i++) {				\
-		EXPECT_NATIVE(__ev[__i].data, (_res), &__ev[__i]);	\
-		__found |= 1ULL << __ev[__i].data;			\
-	}								\
-	EXPECT_EQ((_nr) == 64 ? UINT64_MAX : (1ULL << (_nr)) - 1, __found);	\
-} while (0)
+#define EXPECT_REAP(_nr, _res)	EXPECT_EACH(&self->p.native, (_nr), (_res))
 
 static long enter_for(struct native *native, unsigned int min_nr, long long ns)
 {

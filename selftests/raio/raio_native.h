@@ -129,6 +129,23 @@ static inline void native_prep(struct iocb *io, uint64_t data, int opcode, int f
 	EXPECT_EQ(0, (_ev)->res2);					\
 } while (0)
 
+/*
+ * The events of requests number 0 to @_nr - 1, 64 at most, are in the ring, each once
+ * with that result, and no other.
+ */
+#define EXPECT_EACH(_native, _nr, _res) do {				\
+	struct io_event __ev[64];					\
+	uint64_t __found = 0;						\
+	unsigned int __i;						\
+									\
+	ASSERT_EQ((_nr), ring_reap((_native)->aio.ctx, 64, __ev));	\
+	for (__i = 0; __i < (_nr); __i++) {				\
+		EXPECT_NATIVE(__ev[__i].data, (_res), &__ev[__i]);	\
+		__found |= 1ULL << __ev[__i].data;			\
+	}								\
+	EXPECT_EQ((_nr) == 64 ? UINT64_MAX : (1ULL << (_nr)) - 1, __found);	\
+} while (0)
+
 /* What comes of one, whether the call or its event says it. */
 #define NATIVE_RESULT(_native, _io) ({					\
 	struct io_event __ev = { .res = -EINVAL };			\
