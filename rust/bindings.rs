@@ -45,7 +45,6 @@ same_layout! {
         ki_filp = RAIO_OFFSET_kiocb_ki_filp,
         ki_pos = RAIO_OFFSET_kiocb_ki_pos,
         ki_complete = RAIO_OFFSET_kiocb_ki_complete,
-        private = RAIO_OFFSET_kiocb_private,
         ki_flags = RAIO_OFFSET_kiocb_ki_flags,
         ki_ioprio = RAIO_OFFSET_kiocb_ki_ioprio,
         ki_waitq = RAIO_OFFSET_kiocb_ki_waitq,

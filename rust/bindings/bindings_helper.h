@@ -75,7 +75,6 @@ const u32 RAIO_BLK_STS_NOTSUPP = (__force u32)BLK_STS_NOTSUPP;
 RAIO_LAYOUT(kiocb, ki_filp);
 RAIO_LAYOUT(kiocb, ki_pos);
 RAIO_LAYOUT(kiocb, ki_complete);
-RAIO_LAYOUT(kiocb, private);
 RAIO_LAYOUT(kiocb, ki_flags);
 RAIO_LAYOUT(kiocb, ki_ioprio);
 RAIO_LAYOUT(kiocb, ki_waitq);

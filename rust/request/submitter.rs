@@ -419,7 +419,7 @@ impl Submitter<'_> {
 }
 
 impl Submitter<'_> {
-    #[cold]
+    #[inline(never)]
     fn hand_to_pollers(&mut self) {
         // SAFETY: They are this context's, the references to the latter ours, and we are done with them.
         unsafe {
