@@ -217,7 +217,7 @@ pub fn describe(sequence: &Sequence, traces: &[Trace; 2], verdict: &Verdict) -> 
         }
     }
     for difference in &verdict.differences {
-        line(format_args!("DIFFERENCE {difference}"));
+        line(format_args!("DIFFERENCE in {seed:#x}, {difference}"));
     }
     text
 }

@@ -333,6 +333,10 @@ impl Run<'_> {
                 vec![self.getevents(*context, *min_nr, *nr, (*room, *place), *timeout, *mask)]
             }
             Step::Wait => {
+                // What goes on may be what polls wait for; they come, or they don't, at its end.
+                if self.flying.iter().any(|f| f.poll.is_some() && !f.done) {
+                    self.settle_and(false);
+                }
                 // Polls may never come; those that are done are there.
                 let sure = |f: &&Flying| f.poll.is_none() || f.done;
                 let n = match self.ring {
