@@ -160,12 +160,13 @@ take_files()
 		{ print; fflush() }'
 }
 
-# What the guest of the selftests has: two disks, null_blk, and for migrate two
-# nodes, half of the memory of which can be offlined, if the kernel itself hasn't
-# used it. With 1G the debug kernel leaves no whole block.
+# What the guest of the selftests has: two disks, which can be polled if there is
+# more than one processor, null_blk, and for migrate two nodes, half of the memory
+# of which can be offlined, if the kernel itself hasn't used it. With 1G the debug
+# kernel leaves no whole block.
 # shellcheck disable=SC2034 # for those who source this
 selftests_guest=(--nodes 2 --mem 1536M --disk 512M --disk 512M
-	--append "null_blk.nr_devices=1 kernelcore=50%")
+	--append "null_blk.nr_devices=1 virtio_blk.poll_queues=1 kernelcore=50%")
 
 # need_flavour WORD: fails unless it names one of our kernels.
 need_flavour()

@@ -74,14 +74,15 @@ impl Peer {
         }
     }
 
-    /// `io_setup(2)`.
-    pub fn setup(self, nr_events: u32, ctxp: u64) -> i64 {
+    /// `io_setup(2)`; raio's context `polls`, or it doesn't.
+    pub fn setup(self, nr_events: u32, ctxp: u64, polls: bool) -> i64 {
         match self {
             Peer::Kernel => call!(__NR_io_setup, nr_events, ctxp),
             Peer::Raio(fd) => {
                 let mut arg = abi::raio_setup {
                     nr_events,
                     ctxp,
+                    flags: if polls { abi::RAIO_SETUP_IOPOLL } else { 0 },
                     nr_buffers: REGISTERED as u32,
                     nr_files: REGISTERED as u32,
                     ..Default::default()
@@ -105,6 +106,20 @@ impl Peer {
         };
         // SAFETY: see above.
         number(unsafe { raw::enter(fd, &mut arg) })
+    }
+
+    /// Has raio ask for what has ended, if fewer events are there. `timeout` is the address of a time
+    /// of 0.
+    pub fn ask(self, ctx: u64, events: u32, timeout: u64) {
+        let Peer::Raio(fd) = self else { return };
+        let mut arg = abi::raio_enter {
+            ctx,
+            min_nr: events,
+            timeout,
+            ..Default::default()
+        };
+        // SAFETY: see above.
+        let _ = unsafe { raw::enter(fd, &mut arg) };
     }
 
     /// Registers a descriptor under a number, or none if it is -1. False if that isn't

@@ -423,6 +423,11 @@ pub fn registers(seed: u64) -> bool {
     seed & 16 != 0
 }
 
+/// Whether raio's context polls for what is on the disk, if that can be polled.
+pub fn polls(seed: u64) -> bool {
+    seed & 32 != 0
+}
+
 /// Whether the process that carries out a sequence has no privileges.
 pub fn unprivileged(seed: u64) -> bool {
     seed & 1 != 0

@@ -162,7 +162,8 @@ pub struct Side {
     pub files: Files,
     /// Its memory.
     pub memory: Memory,
-    kept: HashMap<u32, Ring>,
+    /// By the number of their events, and whether they poll.
+    kept: HashMap<(u32, bool), Ring>,
     scratch: Vec<u8>,
 }
 
@@ -178,9 +179,9 @@ impl Side {
         })
     }
 
-    fn setup(&self, nr_events: u32) -> Result<Ring> {
+    fn setup(&self, nr_events: u32, polls: bool) -> Result<Ring> {
         let ctxp = self.memory.words(Words::Handle, &[0]);
-        match self.peer.setup(nr_events, ctxp) {
+        match self.peer.setup(nr_events, ctxp, polls) {
             0 => Ok(Ring::of(self.memory.handle())),
             error => Err(format!(
                 "{}: io_setup({nr_events}) is {error}",
@@ -191,14 +192,16 @@ impl Side {
 
     /// Carries out a sequence. Its files are left for the caller to compare.
     pub fn run(&mut self, sequence: &Sequence) -> Result<Trace> {
+        let polls = plan::polls(sequence.seed) && self.peer != Peer::Kernel;
+        let of = (sequence.nr_events, polls);
         let kept = if sequence.fresh {
             None
         } else {
-            self.kept.remove(&sequence.nr_events)
+            self.kept.remove(&of)
         };
         let ring = match kept {
             Some(ring) => ring,
-            None => self.setup(sequence.nr_events)?,
+            None => self.setup(sequence.nr_events, polls)?,
         };
         let native = match self.peer {
             Peer::Raio(_) if plan::enters(sequence.seed) => sequence.native(),
@@ -214,6 +217,7 @@ impl Side {
             expected: [0; 2],
             in_flight: false,
             native,
+            polls,
             trace: Trace {
                 requests: vec![Outcome::default(); REQUESTS],
                 ..Trace::default()
@@ -235,7 +239,7 @@ impl Side {
                     return Err(format!("{}: io_destroy is {ret}", self.peer.name()));
                 }
             } else {
-                self.kept.insert(sequence.nr_events, ring);
+                self.kept.insert(of, ring);
             }
         }
         Ok(trace)
@@ -257,6 +261,8 @@ struct Run<'a> {
     in_flight: bool,
     /// Those that go by raio's own call.
     native: Vec<bool>,
+    /// The context has to be asked for what has ended.
+    polls: bool,
     trace: Trace,
 }
 
@@ -687,6 +693,14 @@ impl Run<'_> {
         }
     }
 
+    /// Has devices be asked for what has ended.
+    fn ask(&self) {
+        if let (true, Some(ring)) = (self.polls, &self.ring) {
+            let time = self.side.memory.words(Words::Time, &[0, 0]);
+            self.side.peer.ask(self.handle, ring.there() + 1, time);
+        }
+    }
+
     /// Waits until all have ended that can.
     fn settle(&mut self) {
         self.settle_and(true);
@@ -696,6 +710,7 @@ impl Run<'_> {
     fn settle_and(&mut self, read: bool) {
         let mut start = None;
         loop {
+            self.ask();
             self.look();
             if read {
                 self.count();
@@ -921,7 +936,7 @@ impl Run<'_> {
             Word::ReadOnly => memory.read_only_zero(),
             Word::Bad(bad) => memory.bad(bad),
         };
-        let ret = self.side.peer.setup(nr_events, at);
+        let ret = self.side.peer.setup(nr_events, at, self.polls);
         let mut facts = vec![("set up", ret)];
         if ret == 0 {
             facts.push(("destroyed", self.side.peer.destroy(memory.handle())));

@@ -17,7 +17,10 @@ use raio::raw;
 use std::{
     collections::BTreeMap,
     ffi::c_int,
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -56,6 +59,20 @@ pub struct Place {
     /// A directory to mount in
     #[arg(long, default_value = "/tmp")]
     pub tmp: PathBuf,
+}
+
+impl Place {
+    /// Whether one of the disks has queues for that.
+    pub fn can_be_polled(&self) -> bool {
+        self.disk.iter().any(|dir| {
+            let Ok(dev) = std::fs::metadata(dir).map(|meta| meta.dev()) else {
+                return false;
+            };
+            let (major, minor) = (libc::major(dev), libc::minor(dev));
+            let path = format!("/sys/dev/block/{major}:{minor}/queue/io_poll");
+            std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
+        })
+    }
 }
 
 /// A name in [`Place::tmp`] and [`Place::disk`] that nobody else has.
