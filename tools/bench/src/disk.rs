@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 //! null_blk devices, and file systems on them. Undone on drop.
 
+use raio_nullblk::NullBlk;
 use std::{
     fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
 
-const CONFIG: &str = "/sys/kernel/config/nullb";
-
 /// A device.
 pub(crate) struct Disk {
-    name: String,
+    device: NullBlk,
     mounted: Option<PathBuf>,
 }
 
@@ -57,28 +56,19 @@ impl Disk {
     }
 
     fn new(name: &str, settings: &[(&str, u64)]) -> io::Result<Self> {
-        let disk = Self {
-            name: name.into(),
+        Ok(Self {
+            device: NullBlk::new(name, settings)?,
             mounted: None,
-        };
-        fs::create_dir(disk.config())?;
-        for (name, value) in settings.iter().chain(&[("power", 1)]) {
-            fs::write(disk.config().join(name), value.to_string())?;
-        }
-        Ok(disk)
-    }
-
-    fn config(&self) -> PathBuf {
-        Path::new(CONFIG).join(&self.name)
+        })
     }
 
     pub(crate) fn node(&self) -> PathBuf {
-        Path::new("/dev").join(&self.name)
+        self.device.node()
     }
 
     /// Makes a file system of that type on it and mounts it.
     pub(crate) fn mount(&mut self, fs: &str) -> io::Result<PathBuf> {
-        let dir = Path::new("/tmp").join(&self.name);
+        let dir = Path::new("/tmp").join(self.device.name());
         fs::create_dir_all(&dir)?;
         let quiet = if fs == "xfs" { "-qf" } else { "-qF" };
         run(Command::new(format!("mkfs.{fs}"))
@@ -95,12 +85,10 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Nothing can be done about any of it.
         if let Some(dir) = &self.mounted {
+            // Nothing can be done about it.
             let _ = run(Command::new("umount").arg(dir));
         }
-        let _ = fs::write(self.config().join("power"), "0");
-        let _ = fs::remove_dir(self.config());
     }
 }
 

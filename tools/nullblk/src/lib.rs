@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+//! null_blk devices, made through configfs by root.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+const CONFIG: &str = "/sys/kernel/config/nullb";
+
+/// A device, until it is dropped. Whoever has it open then keeps it.
+#[derive(Debug)]
+pub struct NullBlk {
+    name: String,
+}
+
+impl NullBlk {
+    /// Makes one of that name, with `settings` as `Documentation/block/null_blk.rst` of the kernel has
+    /// them: `size` is in megabytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of configfs: `EEXIST` if there is one, `ENOENT` without null_blk or if there is no such
+    /// setting, `EINVAL` for a value.
+    pub fn new(name: &str, settings: &[(&str, u64)]) -> io::Result<Self> {
+        let disk = Self { name: name.into() };
+        fs::create_dir(disk.config())?;
+        for (name, value) in settings.iter().chain(&[("power", 1)]) {
+            fs::write(disk.config().join(name), value.to_string())?;
+        }
+        Ok(disk)
+    }
+
+    fn config(&self) -> PathBuf {
+        Path::new(CONFIG).join(&self.name)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it can be opened.
+    pub fn node(&self) -> PathBuf {
+        Path::new("/dev").join(&self.name)
+    }
+}
+
+impl Drop for NullBlk {
+    fn drop(&mut self) {
+        // Nothing can be done about any of it.
+        let _ = fs::write(self.config().join("power"), "0");
+        let _ = fs::remove_dir(self.config());
+    }
+}
