@@ -405,6 +405,8 @@ pub struct Context {
     pub ring_nr: u32,
     serial: u32,
     native: bool,
+    /// What is in flight may have to be asked for.
+    pub polled: bool,
     /// Buffers and devices are registered.
     fixed: bool,
     /// How many have begun to end it.
@@ -473,6 +475,11 @@ impl Context {
         let mut arg = abi::raio_setup {
             nr_events: size.nr_events,
             ctxp: (&raw mut handle).expose_provenance() as u64,
+            flags: if size.polled {
+                abi::RAIO_SETUP_IOPOLL
+            } else {
+                0
+            },
             nr_buffers: size.native.into(),
             nr_files: if size.native {
                 devices.files.len() as u32
@@ -513,6 +520,7 @@ impl Context {
             ring_nr: arg.ring_nr,
             serial: once.serial.fetch_add(1, SeqCst),
             native: size.native,
+            polled: size.polled,
             fixed,
             enders: AtomicU32::new(0),
             destroyed: AtomicBool::new(false),

@@ -217,7 +217,7 @@ impl Counters {
 }
 
 /// The module's counters of what this test is about.
-const NEEDED: [&str; 13] = [
+const NEEDED: [&str; 14] = [
     "early",
     "late",
     "cancelled",
@@ -231,6 +231,7 @@ const NEEDED: [&str; 13] = [
     "polled_inline",
     "polled_deferred",
     "direct",
+    "iopolled",
 ];
 
 /// What the module has counted between two moments.
@@ -329,6 +330,7 @@ mod tests {
             polled_inline: 1,
             polled_deferred: 1,
             direct: 1,
+            iopolled: 1,
             ..before
         };
         assert!(Module::between(&before, &after).missing(2).is_empty());

@@ -5,7 +5,7 @@
 use crate::{
     context::{OpenFile, NOWHERE},
     counters::Count,
-    ops::{Fork, DEVICES, SLOTS},
+    ops::{Fork, DEVICES, SLOTS, TOLD},
     report::Checked,
     sys::{self, End, Pages},
     testdev::{Command, Mode},
@@ -94,12 +94,13 @@ fn child(world: &World, file: &OpenFile, what: Fork, handles: &[u64]) -> Checked
                 // One that can't cancel.
                 world
                     .control
-                    .tell(DEVICES - 1, Command::Mode(Mode::Hang))
+                    .tell(TOLD - 1, Command::Mode(Mode::Hang))
                     .map_err(|e| format!("the control device: {e}"))?;
             }
             let mut handle = 0u64;
             let mut arg = abi::raio_setup {
                 nr_events: 8,
+                flags: abi::RAIO_SETUP_IOPOLL,
                 ctxp: (&raw mut handle).expose_provenance() as u64,
                 ..Default::default()
             };
@@ -109,9 +110,10 @@ fn child(world: &World, file: &OpenFile, what: Fork, handles: &[u64]) -> Checked
                 Err(e) => return Err(format!("setup in a forked process: {e}")),
                 Ok(_) => {}
             }
-            let pages = Pages::new(4).map_err(|e| format!("mmap: {e}"))?;
-            let mut iocbs = [abi::iocb::default(); 4];
-            let mut pointers = [0; 4];
+            const NR: usize = DEVICES as usize;
+            let pages = Pages::new(NR).map_err(|e| format!("mmap: {e}"))?;
+            let mut iocbs = [abi::iocb::default(); NR];
+            let mut pointers = [0; NR];
             for (n, iocb) in iocbs.iter_mut().enumerate() {
                 iocb.aio_lio_opcode = abi::IOCB_CMD_PREAD as u16;
                 iocb.aio_fildes = world.devices.files[n].as_raw_fd() as u32;
@@ -127,7 +129,7 @@ fn child(world: &World, file: &OpenFile, what: Fork, handles: &[u64]) -> Checked
             };
             // SAFETY: nobody uses the pages but the device.
             let taken = unsafe { raw::submit(descriptor.number, &mut arg) };
-            if !matches!(taken, Ok(4)) {
+            if taken.as_ref().ok() != Some(&(NR as _)) {
                 return Err(format!("submit in a forked process: {taken:?}"));
             }
             if what == Fork::Leave {

@@ -15,8 +15,11 @@ pub const SLOTS: u8 = 4;
 pub const FILES: u8 = 3;
 /// Descriptors that an open file has in the beginning.
 pub const DUPLICATES: u8 = 3;
-/// Test devices.
-pub const DEVICES: u8 = 4;
+/// Devices.
+pub const DEVICES: u8 = 5;
+/// The first so many of them are told what to do; the others end what has been submitted when they are
+/// asked.
+pub const TOLD: u8 = 4;
 /// The first of them that is a disk.
 pub const FIRST_DISK: u8 = 2;
 /// Most buffers of a request.
@@ -43,6 +46,8 @@ pub struct Size {
     pub entries: u16,
     /// Requests go there by raio's own call, and what they are about is registered.
     pub native: bool,
+    /// Who waits asks the devices that can be asked.
+    pub polled: bool,
 }
 
 /// A request that will be refused, and with what.
@@ -459,6 +464,7 @@ impl Size {
             nr_events: one_of(random, &[1, 1, 8, 100, 126, 127, 500, 2000]),
             entries: one_of(random, &[8, 24, 24, 160]),
             native: random.random(),
+            polled: random.random_range(0..3) == 0,
         }
     }
 }
@@ -480,7 +486,7 @@ impl How {
 
 impl Request {
     fn good(random: &mut Random) -> Self {
-        let device = weighted(random, &[(4, 0), (4, 1), (1, 2), (1, 3)]);
+        let device = weighted(random, &[(4, 0), (4, 1), (1, 2), (1, 3), (2, 4)]);
         let page = random.random_range(0..OWN_PAGES);
         let block = random.random_range(0..READ_ONLY_BLOCKS - 8);
         let blocks = random.random_range(1..=8);

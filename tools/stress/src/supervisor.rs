@@ -145,6 +145,7 @@ fn test(options: &Options, seed: u64) -> io::Result<bool> {
     let device = Device::open()?;
     let control = Control::open()?;
     control.tell_all(Command::Reset)?;
+    let _asked = testdev::make()?;
     testdev::fill()?;
     let before = device.stats()?;
 

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The test devices of raio_test.ko: what there is, what is told to it.
-//! `selftests/raio/test_modules/raio_test/control.rs` has the commands.
+//! The devices: those of raio_test.ko, which are told what to do, and one that has to
+//! be asked for what it has done. `selftests/raio/test_modules/raio_test/control.rs` has
+//! the commands.
 
 use crate::{
     check,
     context::Devices,
-    ops::{DEVICES, READ_ONLY_BLOCKS},
+    ops::{DEVICES, READ_ONLY_BLOCKS, TOLD},
     seed::Random,
 };
+use raio_nullblk::NullBlk;
 use rand::Rng;
 use std::{
     fmt,
@@ -19,13 +21,16 @@ use std::{
 
 /// Where commands go.
 const CONTROL: &str = "/dev/raio_test_ctl";
-/// The devices, and what commands call them.
-const NODES: [(&str, &str); DEVICES as usize] = [
-    ("/dev/raio_test0", "c0"),
-    ("/dev/raio_test1", "c1"),
-    ("/dev/raio_testb0", "b0"),
-    ("/dev/raio_testb1", "b1"),
+/// The devices.
+const NODES: [&str; DEVICES as usize] = [
+    "/dev/raio_test0",
+    "/dev/raio_test1",
+    "/dev/raio_testb0",
+    "/dev/raio_testb1",
+    "/dev/raio-stress",
 ];
+/// What commands call them.
+const NAMES: [&str; TOLD as usize] = ["c0", "c1", "b0", "b1"];
 
 /// Bytes of the smallest device.
 const SIZE: usize = 1 << 20;
@@ -37,6 +42,24 @@ pub const FIRST_PAGE: u64 = READ_ONLY_BLOCKS as u64 / 8;
 /// Whether the module is there.
 pub fn is_there() -> bool {
     Path::new(CONTROL).exists()
+}
+
+/// Makes the last one, which is there until that is dropped.
+///
+/// # Errors
+///
+/// Those of [`NullBlk::new`].
+pub fn make() -> io::Result<NullBlk> {
+    let name = NODES[usize::from(TOLD)].trim_start_matches("/dev/");
+    NullBlk::new(
+        name,
+        &[
+            ("size", (SIZE >> 20) as u64),
+            ("memory_backed", 1),
+            ("submit_queues", 1),
+            ("poll_queues", 1),
+        ],
+    )
 }
 
 /// Opens them. A disk is opened without a cache in between.
@@ -52,12 +75,12 @@ pub fn open() -> io::Result<Devices> {
             if check::is_block(device) {
                 options.custom_flags(libc::O_DIRECT);
             }
-            options.open(NODES[usize::from(device)].0)
+            options.open(NODES[usize::from(device)])
         })
         .collect();
     Ok(Devices {
         files: files?,
-        read_only: File::open(NODES[0].0)?,
+        read_only: File::open(NODES[0])?,
     })
 }
 
@@ -68,7 +91,7 @@ pub fn open() -> io::Result<Devices> {
 /// Those of write(2).
 pub fn fill() -> io::Result<()> {
     let mut data = vec![0; SIZE];
-    for (device, (node, _)) in NODES.iter().enumerate() {
+    for (device, node) in NODES.iter().enumerate() {
         check::fill(&mut data, device as u8, 0, check::FIRST_GENERATION);
         let file = OpenOptions::new().write(true).open(node)?;
         file.write_all_at(&data, 0)?;
@@ -136,7 +159,7 @@ impl fmt::Display for Command {
 impl Command {
     /// Something for some device.
     pub fn random(random: &mut Random) -> (u8, Self) {
-        let device = random.random_range(0..DEVICES);
+        let device = random.random_range(0..TOLD);
         let is_block = check::is_block(device);
         let n = random.random_range(1..20);
         let command = match random.random_range(0..100) {
@@ -184,7 +207,7 @@ impl Control {
     ///
     /// Those of write(2).
     pub fn tell(&self, device: u8, command: Command) -> io::Result<()> {
-        let text = format!("{} {command}", NODES[usize::from(device)].1);
+        let text = format!("{} {command}", NAMES[usize::from(device)]);
         let n = (&self.0).write(text.as_bytes())?;
         if n != text.len() {
             return Err(io::Error::other("a command was cut"));
@@ -192,13 +215,13 @@ impl Control {
         Ok(())
     }
 
-    /// Gives it to all devices.
+    /// Gives it to all devices that are told.
     ///
     /// # Errors
     ///
     /// Those of write(2).
     pub fn tell_all(&self, command: Command) -> io::Result<()> {
-        (0..DEVICES).try_for_each(|device| self.tell(device, command))
+        (0..TOLD).try_for_each(|device| self.tell(device, command))
     }
 
     /// How many requests of a device have been cancelled.
@@ -210,7 +233,7 @@ impl Control {
         let mut text = [0; 1024];
         let n = self.0.read_at(&mut text, 0)?;
         let text = String::from_utf8_lossy(&text[..n]);
-        Ok(cancelled(&text, NODES[usize::from(device)].1))
+        Ok(cancelled(&text, NAMES[usize::from(device)]))
     }
 
     /// What the devices are doing, a line for each.
@@ -269,7 +292,7 @@ mod tests {
         let random = &mut seed::random(3, Role::Supervisor);
         for _ in 0..2000 {
             let (device, command) = Command::random(random);
-            assert!(device < DEVICES);
+            assert!(device < TOLD);
             if check::is_block(device) {
                 assert!(!matches!(command, Command::Cancel(_) | Command::Short(..)));
             }

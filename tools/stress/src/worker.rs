@@ -518,6 +518,9 @@ impl Worker {
         let mut ring = ring.map_err(|e| e.to_string())?;
         let mut failed = Ok(());
         let drained = sys::wait_until(LONGEST, || {
+            if context.polled && failed.is_ok() {
+                failed = self.getevents(context, 0, (0, 0), Timeout::Zero, false);
+            }
             let n = ring.reap(u32::MAX, |event| {
                 if failed.is_ok() {
                     failed = context.event(&event, &world.own, &world.counters);
@@ -552,6 +555,7 @@ impl Worker {
                 24
             },
             native: nap % 2 == 1,
+            polled: nap % 3 == 1,
         };
         let forks = world.forks.load(SeqCst);
         let file = self.file_for(finish)?;
@@ -709,6 +713,7 @@ impl Worker {
             nr_events: entries as u32,
             entries: entries as u16,
             native: false,
+            polled: false,
         };
         let context = self
             .make(&world.home, 0, size, false)?
@@ -762,6 +767,7 @@ impl Worker {
             nr_events: 1,
             entries: BATCHES * BATCH as u16,
             native: false,
+            polled: false,
         };
         let context = self
             .make(&world.home, 0, size, true)?
