@@ -80,7 +80,6 @@ pub(crate) struct Counted {
 pub(crate) struct Results {
     machine: Machine,
     runs: Vec<Run>,
-    /// In the job that the bars are about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fio: Vec<FioRun>,
 }
@@ -134,39 +133,42 @@ pub(crate) fn run(args: &Args) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Has fio do the job that the bars are about.
+/// Has fio do the same.
 fn run_fio(args: &Args, targets: &mut Targets) -> io::Result<Vec<FioRun>> {
-    let job = Job::of("null_blk");
-    let name = format!("fio, {job}");
     let Some(external) = &args.fio else {
         return Ok(Vec::new());
     };
-    if !args.job.is_empty() && !args.job.iter().any(|part| name.contains(part)) {
-        return Ok(Vec::new());
-    }
-    let path = targets.open(&job)?.path;
-    let asked = |engine: &Name| args.engine.is_empty() || args.engine.contains(engine);
-    let mut runs: Vec<FioRun> = Name::ALL
-        .into_iter()
-        .filter(asked)
-        .map(|engine| FioRun::new(engine, args.requests))
-        .collect();
-    for round in 0..args.rounds {
-        let turn = round % runs.len().max(1);
-        let (after, before) = runs.split_at_mut(turn);
-        for run in before.iter_mut().chain(after) {
-            run.run(&job, &path, external)?;
+    let mut all = Vec::new();
+    for job in Job::all().into_iter().filter(FioRun::can) {
+        let name = format!("fio, {job}");
+        if !args.job.is_empty() && !args.job.iter().any(|part| name.contains(part)) {
+            continue;
         }
+        let path = targets.open(&job)?.path;
+        let asked = |engine: &Name| args.engine.is_empty() || args.engine.contains(engine);
+        let mut runs: Vec<FioRun> = Name::ALL
+            .into_iter()
+            .filter(asked)
+            .map(|engine| FioRun::new(&job, engine, args.requests))
+            .collect();
+        for round in 0..args.rounds {
+            let turn = round % runs.len().max(1);
+            let (after, before) = runs.split_at_mut(turn);
+            for run in before.iter_mut().chain(after) {
+                run.run(&path, external)?;
+            }
+        }
+        runs.retain(|run| !run.ns.is_empty());
+        for run in &runs {
+            println!(
+                "{name:<37} {:<20} {:>9.1} ns",
+                run.engine.to_string(),
+                run.ns_each()
+            );
+        }
+        all.append(&mut runs);
     }
-    runs.retain(|run| !run.ns.is_empty());
-    for run in &runs {
-        println!(
-            "{name:<32} {:<20} {:>9.1} ns",
-            run.engine.to_string(),
-            run.ns_each()
-        );
-    }
-    Ok(runs)
+    Ok(all)
 }
 
 fn median(ns: &[u64]) -> f64 {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-//! fio in the job that the bars are about, with each engine that it has for that. Its
-//! own work comes to what a request costs here, and is the same for all.
+//! fio in the same jobs, with each engine that it has for that. Its own work comes to
+//! what a request costs here, and is the same for all.
 
 use super::{
+    client::BLOCK,
     engines::{Name, OUR_LIBAIO},
     jobs::Job,
 };
@@ -10,23 +11,31 @@ use serde::{Deserialize, Serialize};
 use std::{io, path::Path, process::Command};
 
 /// To one of a client's: fio tells milliseconds.
-const TIMES: usize = 10;
+const TIMES: usize = 4;
 
 /// fio with one engine.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct FioRun {
+    pub(crate) job: Job,
     pub(crate) engine: Name,
+    /// Of all threads.
     pub(crate) requests: usize,
     /// Of each round.
     pub(crate) ns: Vec<u64>,
 }
 
 impl FioRun {
+    /// Can it do that? It has no requests without a file, and its threads share nothing.
+    pub(crate) fn can(job: &Job) -> bool {
+        job.target != "nothing" && !job.is_shared()
+    }
+
     /// One without a round, of as many requests as `n` of a client are worth.
-    pub(crate) fn new(engine: Name, n: usize) -> Self {
+    pub(crate) fn new(job: &Job, engine: Name, n: usize) -> Self {
         Self {
+            job: job.clone(),
             engine,
-            requests: n * TIMES,
+            requests: n * TIMES * job.threads,
             ns: Vec::new(),
         }
     }
@@ -37,8 +46,10 @@ impl FioRun {
     }
 
     /// Runs it on `target`; `external` is our engine. False if it can't do that.
-    pub(crate) fn run(&mut self, job: &Job, target: &Path, external: &Path) -> io::Result<bool> {
+    pub(crate) fn run(&mut self, target: &Path, external: &Path) -> io::Result<bool> {
         let mut fio = Command::new("fio");
+        let job = &self.job;
+        let each = self.requests / job.threads * BLOCK;
         let ours = format!("--ioengine=external:{}", external.display());
         let registered = ["--fixedbufs", "--registerfiles"];
         match self.engine {
@@ -57,21 +68,33 @@ impl FioRun {
             Name::RaioPolled => fio.args([ours.as_str(), "--hipri"]).args(registered),
         };
         fio.arg(format!("--filename={}", target.display()))
-            .arg(format!("--number_ios={}", self.requests))
+            .arg(format!("--size={}", job.load().blocks * BLOCK as u64))
+            .arg(format!("--io_size={each}"))
+            .arg(format!("--numjobs={}", job.threads))
             .arg(format!("--iodepth={}", job.depth))
             .args(
                 ["submit", "complete_min", "complete_max"]
                     .map(|what| format!("--iodepth_batch_{what}={}", job.batch)),
             )
-            .args(["--name=cost", "--output-format=json", "--rw=randread"])
-            .args(["--bs=4k", "--size=1g", "--direct=1", "--norandommap"])
-            .args(["--randseed=1", "--gtod_reduce=1", "--thread"]);
+            .arg(format!("--rw=rand{}", job.side()))
+            .args([
+                "--name=cost",
+                "--output-format=json",
+                "--bs=4k",
+                "--direct=1",
+            ])
+            .args([
+                "--norandommap",
+                "--randseed=1",
+                "--gtod_reduce=1",
+                "--thread",
+            ]);
         let output = fio.output()?;
         let told = String::from_utf8_lossy(&output.stdout);
         let Some(ns) = output
             .status
             .success()
-            .then(|| runtime(&told, self.requests))
+            .then(|| runtime(&told, job.side(), self.requests))
             .flatten()
         else {
             let why = String::from_utf8_lossy(&output.stderr);
@@ -84,16 +107,20 @@ impl FioRun {
 }
 
 /// Nanoseconds that the job took, of the JSON that comes after what else fio says. None
-/// if it didn't read so many times without an error.
-fn runtime(told: &str, requests: usize) -> Option<u64> {
+/// if its threads didn't read, or write, so many times without an error.
+fn runtime(told: &str, side: &str, requests: usize) -> Option<u64> {
     let json = &told[told.find('{')?..];
     let value: serde_json::Value = serde_json::from_str(json).ok()?;
-    let job = &value["jobs"][0];
-    let read = &job["read"];
-    if job["error"].as_i64()? != 0 || read["total_ios"].as_u64()? != requests as u64 {
-        return None;
+    let (mut total, mut longest) = (0, 0);
+    for thread in value["jobs"].as_array()? {
+        let side = &thread[side];
+        if thread["error"].as_i64()? != 0 {
+            return None;
+        }
+        total += side["total_ios"].as_u64()?;
+        longest = longest.max(side["runtime"].as_u64()?);
     }
-    Some(read["runtime"].as_u64()? * 1_000_000)
+    (total == requests as u64).then_some(longest * 1_000_000)
 }
 
 #[cfg(test)]
@@ -103,13 +130,15 @@ mod tests {
     #[test]
     fn what_fio_tells() {
         let told = r#"note: something
-            {"jobs": [{"error": 0, "read": {"total_ios": 10, "runtime": 7}}]}"#;
-        assert_eq!(runtime(told, 10), Some(7_000_000));
-        assert_eq!(runtime(told, 11), None);
+            {"jobs": [{"error": 0, "read": {"total_ios": 6, "runtime": 7}},
+                      {"error": 0, "read": {"total_ios": 4, "runtime": 5}}]}"#;
+        assert_eq!(runtime(told, "read", 10), Some(7_000_000));
+        assert_eq!(runtime(told, "read", 11), None);
+        assert_eq!(runtime(told, "write", 10), None);
         assert_eq!(
-            runtime(&told.replace("\"error\": 0", "\"error\": 5"), 10),
+            runtime(&told.replace("\"error\": 0", "\"error\": 5"), "read", 10),
             None
         );
-        assert_eq!(runtime("", 10), None);
+        assert_eq!(runtime("", "read", 10), None);
     }
 }

@@ -34,8 +34,8 @@ pub(crate) struct Job {
 
 impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let op = if self.write { "write" } else { "read" };
-        write!(f, "{} {op} {}/{}", self.target, self.depth, self.batch)?;
+        let (target, side) = (&self.target, self.side());
+        write!(f, "{target} {side} {}/{}", self.depth, self.batch)?;
         if self.threads > 1 {
             write!(f, " {} on {}", self.threads, self.contexts)?;
         }
@@ -109,6 +109,14 @@ impl Job {
             slots: self.depth * self.threads,
             depth: self.depth,
             batch: self.batch,
+        }
+    }
+
+    pub(crate) fn side(&self) -> &'static str {
+        if self.write {
+            "write"
+        } else {
+            "read"
         }
     }
 

@@ -151,9 +151,8 @@ impl Results {
             }
             println!();
         }
-        let job = format!("fio, {}", Job::of("null_blk"));
         for run in &self.fio {
-            let engine = run.engine.to_string();
+            let (job, engine) = (format!("fio, {}", run.job), run.engine.to_string());
             println!("{job:<32} {engine:<18} {:>10.1}", run.ns_each());
         }
     }
