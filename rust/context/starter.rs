@@ -340,12 +340,14 @@ impl<'a> Starter<'a> {
             .get_or_insert_with(|| Submitter::new(self.user));
         let ioprio = submitter.ioprio();
         let polled = self.file.as_ref().is_some_and(|file| file.polled);
-        let request = submitter.prepare(Parts {
+        let file = Named::take(&mut self.file, left)?;
+        let identity = &self.identity;
+        let request = submitter.prepare(|| Parts {
             slot,
-            file: Named::take(&mut self.file, left)?,
+            file,
             buffer,
             eventfd: None,
-            identity: self.identity.clone(),
+            identity: identity.clone(),
             polled,
             obj,
             data: transfer.data,
@@ -388,12 +390,14 @@ impl<'a> Starter<'a> {
             .get_or_insert_with(|| Submitter::new(self.user));
         // Who waits for an eventfd doesn't ask.
         let polled = eventfd.is_none() && self.file.as_ref().is_some_and(|file| file.polled);
-        let request = submitter.prepare(Parts {
+        let file = Named::take(&mut self.file, given.left)?;
+        let identity = &self.identity;
+        let request = submitter.prepare(|| Parts {
             slot,
-            file: Named::take(&mut self.file, given.left)?,
+            file,
             buffer,
             eventfd,
-            identity: self.identity.clone(),
+            identity: identity.clone(),
             polled,
             obj: given.obj,
             data: args.data,

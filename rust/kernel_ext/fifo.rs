@@ -6,31 +6,36 @@
 //! Unlike the kernel crate's `List` it doesn't own its members: they are objects that somebody else
 //! ends, after they have left.
 
-use core::{marker::PhantomData, ptr::NonNull};
+use core::{
+    marker::PhantomData,
+    mem::MaybeUninit,
+    ptr::NonNull, //
+};
 
-/// Where a member is.
-pub(crate) struct Links<T> {
+/// Where a member is, as long as it is one.
+#[repr(transparent)]
+pub(crate) struct Links<T>(MaybeUninit<Neighbours<T>>);
+
+impl<T> Links<T> {
+    /// Nowhere.
+    pub(crate) const fn new() -> Self {
+        Self(MaybeUninit::uninit())
+    }
+}
+
+/// Who is beside a member.
+pub(super) struct Neighbours<T> {
     pub(super) prev: Option<NonNull<T>>,
     pub(super) next: Option<NonNull<T>>,
 }
 
-impl<T> Clone for Links<T> {
+impl<T> Clone for Neighbours<T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Links<T> {}
-
-impl<T> Links<T> {
-    /// Nowhere.
-    pub(crate) const fn new() -> Self {
-        Self {
-            prev: None,
-            next: None,
-        }
-    }
-}
+impl<T> Copy for Neighbours<T> {}
 
 /// Has [`Links`], one for each `ID`, to be in as many places at once.
 ///
@@ -47,12 +52,25 @@ pub(crate) unsafe trait Linked<const ID: u64>: Sized {
     unsafe fn links(this: NonNull<Self>) -> *mut Links<Self>;
 }
 
+/// What the links of a member say, or of one that becomes one.
+///
+/// # Safety
+///
+/// `this` must be alive.
+pub(super) unsafe fn neighbours<T: Linked<ID>, const ID: u64>(
+    this: NonNull<T>,
+) -> *mut Neighbours<T> {
+    // `Links` is transparent.
+    // SAFETY: As the caller says.
+    unsafe { T::links(this) }.cast()
+}
+
 /// The queue.
 ///
 /// # Invariants
 ///
 /// From `first` by `next`, and from `last` by `prev`, the same members are found in opposite order.
-/// Each is alive.
+/// Each is alive, and its links are initialised.
 pub(crate) struct Fifo<T: Linked<ID>, const ID: u64> {
     first: Option<NonNull<T>>,
     last: Option<NonNull<T>>,
@@ -96,7 +114,7 @@ impl<T: Linked<ID>, const ID: u64> Fifo<T, ID> {
     /// `member` must be in this one.
     pub(crate) unsafe fn after(&self, member: NonNull<T>) -> Option<NonNull<T>> {
         // SAFETY: A member is alive, and its links aren't changed while `self` is borrowed.
-        unsafe { (*T::links(member)).next }
+        unsafe { (*neighbours::<T, ID>(member)).next }
     }
 
     /// Joins the queue at its end.
@@ -108,12 +126,12 @@ impl<T: Linked<ID>, const ID: u64> Fifo<T, ID> {
         // SAFETY: `member` is alive, as the caller says, and so is `last`, by the type invariant.
         // Nobody else accesses their links: `self` is borrowed mutably.
         unsafe {
-            *T::links(member) = Links {
+            *neighbours::<T, ID>(member) = Neighbours {
                 prev: self.last,
                 next: None,
             };
             match self.last {
-                Some(last) => (*T::links(last)).next = Some(member),
+                Some(last) => (*neighbours::<T, ID>(last)).next = Some(member),
                 None => self.first = Some(member),
             }
         }
@@ -129,12 +147,12 @@ impl<T: Linked<ID>, const ID: u64> Fifo<T, ID> {
     pub(crate) unsafe fn push_first(&mut self, member: NonNull<T>) {
         // SAFETY: As in `push`, with `first`.
         unsafe {
-            *T::links(member) = Links {
+            *neighbours::<T, ID>(member) = Neighbours {
                 prev: None,
                 next: self.first,
             };
             match self.first {
-                Some(first) => (*T::links(first)).prev = Some(member),
+                Some(first) => (*neighbours::<T, ID>(first)).prev = Some(member),
                 None => self.last = Some(member),
             }
         }
@@ -151,13 +169,13 @@ impl<T: Linked<ID>, const ID: u64> Fifo<T, ID> {
         // SAFETY: `member` and its neighbours are members, so they are alive. Nobody else accesses
         // their links: `self` is borrowed mutably.
         unsafe {
-            let Links { prev, next } = core::mem::replace(&mut *T::links(member), Links::new());
+            let Neighbours { prev, next } = *neighbours::<T, ID>(member);
             match prev {
-                Some(prev) => (*T::links(prev)).next = next,
+                Some(prev) => (*neighbours::<T, ID>(prev)).next = next,
                 None => self.first = next,
             }
             match next {
-                Some(next) => (*T::links(next)).prev = prev,
+                Some(next) => (*neighbours::<T, ID>(next)).prev = prev,
                 None => self.last = prev,
             }
         }

@@ -145,7 +145,7 @@ pub(crate) fn gets_ready(file: &File) -> bool {
 ///
 /// # Invariants
 ///
-/// `iter` is initialised. `vector` is null, or what `iter` refers to: allocated by `kmalloc()`, and
+/// `iter` is initialised when it is used. `vector` is null, or what `iter` refers to: allocated by `kmalloc()`, and
 /// ours.
 pub(crate) struct UserBuffer {
     iter: Opaque<bindings::iov_iter>,
@@ -156,12 +156,12 @@ pub(crate) struct UserBuffer {
 unsafe impl Send for UserBuffer {}
 
 impl UserBuffer {
-    /// No memory.
+    /// One that is to be [set](Self::set) before it is used.
     #[inline(always)]
-    pub(crate) const fn none() -> Self {
-        // INVARIANT: One that is all zeroes is empty.
+    pub(crate) const fn unset() -> Self {
+        // INVARIANT: It isn't used yet.
         Self {
-            iter: Opaque::zeroed(),
+            iter: Opaque::uninit(),
             vector: ptr::null_mut(),
         }
     }
@@ -169,7 +169,7 @@ impl UserBuffer {
     /// `len` bytes at `addr`, cut to what one call may move. `EFAULT` if that isn't memory of a
     /// process.
     pub(crate) fn new(addr: usize, len: usize, dir: Direction) -> Result<Self> {
-        let mut this = Self::none();
+        let mut this = Self::unset();
         this.set(addr, len, dir)?;
         Ok(this)
     }
@@ -222,7 +222,7 @@ impl UserBuffer {
 
     /// `len` bytes of pinned memory. Who has them keeps them.
     pub(crate) fn pinned(place: Place, len: usize, dir: Direction) -> Self {
-        let mut this = Self::none();
+        let mut this = Self::unset();
         this.set_pinned(place, len, dir);
         this
     }

@@ -7,8 +7,9 @@
 //! known to nobody outside, so it can't choose different ones that meet.
 
 use super::fifo::{
+    neighbours,
     Linked,
-    Links, //
+    Neighbours, //
 };
 use crate::bindings;
 use core::ptr::NonNull;
@@ -18,7 +19,8 @@ use kernel::prelude::*;
 ///
 /// # Invariants
 ///
-/// Each bucket is the first of its members, which are linked in both directions. All are alive.
+/// Each bucket is the first of its members, which are linked in both directions. All are alive, and
+/// their links initialised.
 /// There are `1 << (64 - shift)` buckets.
 pub(crate) struct HashTable<T: Linked<ID>, const ID: u64> {
     buckets: KVVec<Option<NonNull<T>>>,
@@ -60,12 +62,12 @@ impl<T: Linked<ID>, const ID: u64> HashTable<T, ID> {
         // SAFETY: `member` is alive, as the caller says, and so is `first`, by the type invariant.
         // Nobody else accesses their links: `self` is borrowed mutably.
         unsafe {
-            *T::links(member) = Links {
+            *neighbours::<T, ID>(member) = Neighbours {
                 prev: None,
                 next: *first,
             };
             if let Some(first) = *first {
-                (*T::links(first)).prev = Some(member);
+                (*neighbours::<T, ID>(first)).prev = Some(member);
             }
         }
         *first = Some(member);
@@ -81,9 +83,9 @@ impl<T: Linked<ID>, const ID: u64> HashTable<T, ID> {
         // SAFETY: `member` and its neighbours are members, so they are alive. Nobody else accesses
         // their links: `self` is borrowed mutably.
         unsafe {
-            let Links { prev, next } = core::mem::replace(&mut *T::links(member), Links::new());
+            let Neighbours { prev, next } = *neighbours::<T, ID>(member);
             match prev {
-                Some(prev) => (*T::links(prev)).next = next,
+                Some(prev) => (*neighbours::<T, ID>(prev)).next = next,
                 None => {
                     if let Some(first) = self.buckets.get_mut(bucket) {
                         *first = next;
@@ -91,7 +93,7 @@ impl<T: Linked<ID>, const ID: u64> HashTable<T, ID> {
                 }
             }
             if let Some(next) = next {
-                (*T::links(next)).prev = prev;
+                (*neighbours::<T, ID>(next)).prev = prev;
             }
         }
     }
@@ -104,7 +106,7 @@ impl<T: Linked<ID>, const ID: u64> HashTable<T, ID> {
                 break;
             }
             // SAFETY: A member is alive, by the type invariant.
-            at = unsafe { (*T::links(member)).next };
+            at = unsafe { (*neighbours::<T, ID>(member)).next };
         }
         at
     }

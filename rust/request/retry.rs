@@ -142,11 +142,11 @@ impl Prepared {
         self.go(true)
     }
 
-    /// Says what is to be transferred, but for the memory, which is to be put there.
+    /// Says what is to be transferred, but for the memory, which is to be put or set there.
     #[inline(always)]
     pub(crate) fn plan(&mut self, dir: Direction, pos: i64, asking: Asking) -> &mut UserBuffer {
         let retry = self.0.retry.get_mut().insert(Retry {
-            buffer: UserBuffer::none(),
+            buffer: UserBuffer::unset(),
             dir,
             pos,
             done: 0,

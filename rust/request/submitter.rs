@@ -295,11 +295,12 @@ impl<'a> Submitter<'a> {
         }
     }
 
-    /// Makes an ordinary request. Fails with `ENOMEM`.
+    /// Makes an ordinary request of `parts`, which are made once there is memory for it: so
+    /// they needn't be in any other. Fails with `ENOMEM`.
     #[inline(always)]
-    pub(crate) fn prepare(&mut self, parts: Parts) -> Result<Prepared> {
+    pub(crate) fn prepare(&mut self, parts: impl FnOnce() -> Parts) -> Result<Prepared> {
         let memory = self.ctx.cache().stock.take(&mut self.memory, self.ctx)?;
-        Ok(Prepared::in_memory(memory, parts))
+        Ok(Prepared::in_memory(memory, parts()))
     }
 
     /// Has one that was submitted, until it is handed over or its event is posted. True if it goes on by itself.
