@@ -301,8 +301,17 @@ impl<'a> Starter<'a> {
             };
             file_io::verify_area(file.file(), transfer.pos, len, dir)?;
             verified = true;
-            if file.note(dir) && submitter.has_place()? {
-                if let Some(place) = place.or_else(|| submitter.pin(addr, len, dir)) {
+            if let Some(vacant) = if file.note(dir) {
+                submitter.place()?
+            } else {
+                None
+            } {
+                // No closure, which would have all of that in memory.
+                let place = match place {
+                    None => submitter.pin(&vacant, addr, len, dir),
+                    registered => registered,
+                };
+                if let Some(place) = place {
                     let manner = (file.is_alone(transfer, given.next), file.polled);
                     let flight = Flight {
                         slot,
@@ -315,7 +324,8 @@ impl<'a> Starter<'a> {
                         dir,
                         ioprio: submitter.ioprio(),
                     };
-                    submitter.start(device, place, (given.obj, transfer.data), manner, flight);
+                    let name = (given.obj, transfer.data);
+                    submitter.start(vacant, device, place, name, manner, flight);
                     return Ok(true);
                 }
             }

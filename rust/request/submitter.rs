@@ -189,6 +189,13 @@ pub(crate) struct Submitter<'a> {
     polled_requests: *mut Request,
 }
 
+/// A place for a request on the direct path.
+///
+/// # Invariants
+///
+/// It is free, and on top of those of the [`Submitter`] that it is from, which doesn't touch them before it is used.
+pub(crate) struct Vacant(NonNull<Direct>);
+
 impl<'a> Submitter<'a> {
     /// The running task, which has the context for that time.
     #[inline(always)]
@@ -217,13 +224,14 @@ impl<'a> Submitter<'a> {
         }
     }
 
-    /// Is there a free place for one more, or can there be? `ENOMEM`.
+    /// A free place for one more, if there can be one. `ENOMEM`.
     #[inline(always)]
-    pub(crate) fn has_place(&mut self) -> Result<bool> {
+    pub(crate) fn place(&mut self) -> Result<Option<Vacant>> {
         if self.places.is_null() {
             self.places = self.ctx.cache().places.more()?;
         }
-        Ok(!self.places.is_null())
+        // INVARIANT: It is on top.
+        Ok(NonNull::new(self.places).map(Vacant))
     }
 
     /// Runs `f`, by which requests may end, which are collected then.
@@ -249,34 +257,37 @@ impl<'a> Submitter<'a> {
         self.ioprio
     }
 
-    /// Pins the memory of the next request, which isn't registered; [`None`] if it can't be. There must be a place
-    /// for it, and nothing may keep it from being started then.
+    /// Pins memory that isn't registered for the request that is to be [started](Self::start) there, which nothing
+    /// may keep from that then; [`None`] if it can't be.
     #[inline]
-    pub(crate) fn pin(&mut self, addr: usize, len: usize, dir: Direction) -> Option<Place> {
-        let this = NonNull::new(self.places)?;
-        // SAFETY: It is free, and ours.
-        let pins = unsafe { Direct::pins(this) };
+    pub(crate) fn pin(
+        &mut self,
+        vacant: &Vacant,
+        addr: usize,
+        len: usize,
+        dir: Direction,
+    ) -> Option<Place> {
+        // SAFETY: It is free, and ours, by the type invariant.
+        let pins = unsafe { Direct::pins(vacant.0) };
         let place = pins.pin(addr, len, dir)?;
         pins.dirty();
         Some(place)
     }
 
-    /// Starts a request of that name, and those data, for which there must be a place. `place` must be where the
+    /// Starts a request of that name, and those data, in a place of this submitter's. `place` must be where the
     /// memory of its flight is, and `device` that of its file, which takes the transfer; `alone` and `polled` are
     /// as [`Contents`](crate::kernel_ext::bio::Contents) has them.
     #[inline(always)]
     pub(crate) fn start(
         &mut self,
+        Vacant(this): Vacant,
         device: Device,
         place: Place,
         name: (u64, u64),
         (alone, polled): (bool, bool),
         flight: Flight,
     ) {
-        let Some(this) = NonNull::new(self.places) else {
-            return;
-        };
-        // SAFETY: It is free, and ours.
+        // SAFETY: It is free, and ours, by the type invariant of `Vacant`.
         self.places = unsafe { Direct::below(this) }.get();
         self.direct += 1;
         self.collects(true);
