@@ -499,6 +499,17 @@ impl Request {
         unsafe { (*request.as_ptr()).polled.load(Relaxed) != 0 && Self::is_transfer(request) }
     }
 
+    /// The same when its method has returned: not if its file sees to its end, as of a write after which it has
+    /// something to note.
+    ///
+    /// # Safety
+    ///
+    /// The caller must be its submitter.
+    unsafe fn is_left_to_be_polled(request: NonNull<Self>) -> bool {
+        // SAFETY: It is alive, and was prepared if it is a transfer.
+        unsafe { Self::is_polled(request) && (*request.as_ptr()).kiocb.is_polled() }
+    }
+
     /// Takes a reference more.
     ///
     /// # Safety

@@ -25,7 +25,7 @@ use core::{
     ptr::NonNull, //
 };
 
-/// How long a worker sleeps after it has asked in vain, in microseconds: at first, and at most.
+/// How long who has asked in vain sleeps for others, in microseconds; a worker, so long at first, and at most.
 const PAUSE: u32 = 20;
 const LONGEST_PAUSE: u32 = 10_000;
 
@@ -78,7 +78,12 @@ impl User {
                 if deadline.is_some_and(|deadline| wait::now() >= deadline) {
                     return Woken::TimedOut;
                 }
-                task::relax();
+                if task::others_wait() {
+                    // It may be one of them who has to end what the device has done.
+                    task::pause(PAUSE);
+                } else {
+                    task::relax();
+                }
             }
             let woken = self
                 .ring

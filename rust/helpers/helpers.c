@@ -27,6 +27,7 @@
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/sched/stat.h>
 #include <linux/sched/task.h>
 #include <linux/sched/user.h>
 #include <linux/task_io_accounting_ops.h>
@@ -518,6 +519,11 @@ void raio_relax(void)
 	cpu_relax();
 }
 
+bool raio_others_wait(void)
+{
+	return !single_task_running();
+}
+
 void raio_pause(unsigned int us)
 {
 	usleep_range_state(us, 2 * us, TASK_IDLE);
@@ -729,7 +735,8 @@ bool raio_file_can_iopoll(struct file *file)
 	struct request_queue *q;
 	bool can;
 
-	if (!file->f_op->iopoll || !(file->f_iocb_flags & IOCB_DIRECT))
+	/* Of others it isn't known which requests they leave to be polled for. */
+	if (file->f_op->iopoll != iocb_bio_iopoll || !(file->f_iocb_flags & IOCB_DIRECT))
 		return false;
 	bdev = sb_is_blkdev_sb(inode->i_sb) ? I_BDEV(inode) : inode->i_sb->s_bdev;
 	if (!bdev)
@@ -768,7 +775,13 @@ int raio_iopoll_kiocb(struct kiocb *iocb)
 {
 	DEFINE_IO_COMP_BATCH(iob);
 
-	return iopoll_end(&iob, iocb->ki_filp->f_op->iopoll(iocb, &iob, BLK_POLL_ONESHOT));
+	return iopoll_end(&iob, iocb_bio_iopoll(iocb, &iob, BLK_POLL_ONESHOT));
+}
+
+/* There is a bio then, as iocb_bio_iopoll() wants it, until that has ended. */
+bool raio_kiocb_is_polled(const struct kiocb *iocb)
+{
+	return READ_ONCE(iocb->private);
 }
 
 void raio_file_accessed(struct file *file)

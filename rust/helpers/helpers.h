@@ -120,6 +120,7 @@ void raio_sigmask_begin(sigset_t *mask);
 void raio_sigmask_end(void);
 bool raio_signal_pending(void);
 void raio_relax(void);
+bool raio_others_wait(void);
 void raio_pause(unsigned int us);
 
 __poll_t raio_vfs_poll(struct file *file, struct poll_table_struct *table);
@@ -156,6 +157,7 @@ bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos, 
 bool raio_file_can_iopoll(struct file *file);
 int raio_iopoll_bio(struct bio *bio);
 int raio_iopoll_kiocb(struct kiocb *iocb);
+bool raio_kiocb_is_polled(const struct kiocb *iocb);
 void raio_file_accessed(struct file *file);
 void raio_account_write(size_t bytes);
 u8 raio_file_write_hint(struct file *file);

@@ -325,6 +325,16 @@ impl Kiocb {
         this
     }
 
+    /// Has its file left it to be polled for? To be asked when the method has returned; it may have ended since.
+    ///
+    /// # Safety
+    ///
+    /// It must have been prepared, as such a one.
+    pub(crate) unsafe fn is_polled(&self) -> bool {
+        // SAFETY: A word that is read at once, however it is written.
+        unsafe { bindings::raio_kiocb_is_polled(self.as_raw()) }
+    }
+
     /// Asks its device whether something has ended that is polled for, once. True if it has, or a signal is
     /// pending. Process context.
     ///

@@ -78,6 +78,12 @@ pub(crate) fn relax() {
     unsafe { bindings::raio_relax() }
 }
 
+/// Are there others who want this processor?
+pub(crate) fn others_wait() -> bool {
+    // SAFETY: It may always be called.
+    unsafe { bindings::raio_others_wait() }
+}
+
 /// Sleeps for so many microseconds. Process context.
 pub(crate) fn pause(us: u32) {
     // SAFETY: As the caller says.

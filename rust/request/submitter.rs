@@ -346,7 +346,7 @@ impl<'a> Submitter<'a> {
             // SAFETY: The submitter's, which we are, until it is handed over.
             unsafe {
                 if !Request::handover(this).has_ended() {
-                    let polled = polls && Request::is_polled(this);
+                    let polled = polls && Request::is_left_to_be_polled(this);
                     if polled {
                         // That of who polls for it, whose it is beside who ends it.
                         Request::get(this);

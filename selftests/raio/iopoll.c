@@ -16,6 +16,7 @@
 #define SIZE		(NR * PAGE)
 /* What a file system takes. */
 #define DISK_MB		320
+#define MKFS_EXT4	"mkfs.ext4 -q -F -E lazy_itable_init=0"
 
 /**
  * struct polled - a context, and a file on a device, which may have a file system
@@ -57,14 +58,15 @@ static void begin(struct __test_metadata *_metadata, struct native *native, int 
 	ASSERT_EQ(1, native_files(native, 0, 1, &fd));
 }
 
-static void polled_begin(struct __test_metadata *_metadata, struct polled *p, const char *type,
-			 const char *mkfs, unsigned int flags)
+static void polled_begin_slow(struct __test_metadata *_metadata, struct polled *p,
+			      const char *type, const char *mkfs, unsigned int flags,
+			      unsigned int ns)
 {
 	char path[160];
 
 	p->type = type;
 	p->flags = flags;
-	ASSERT_EQ(0, nullb_create_sized(&p->nb, DISK_MB));
+	ASSERT_EQ(0, nullb_create_as(&p->nb, DISK_MB, ns));
 	snprintf(path, sizeof(path), "%s", p->nb.node);
 	if (type) {
 		snprintf(p->dir, sizeof(p->dir), "%s/raio-test-mount", tmpfs_dir());
@@ -86,6 +88,12 @@ static void polled_begin(struct __test_metadata *_metadata, struct polled *p, co
 	memset(p->buf, 0, SIZE);
 	begin(_metadata, &p->native, p->fd, p->buf);
 	stats_now(_metadata, &p->before);
+}
+
+static void polled_begin(struct __test_metadata *_metadata, struct polled *p, const char *type,
+			 const char *mkfs, unsigned int flags)
+{
+	polled_begin_slow(_metadata, p, type, mkfs, flags, 0);
 }
 
 static void polled_end(struct __test_metadata *_metadata, struct polled *p)
@@ -160,7 +168,7 @@ FIXTURE_VARIANT_ADD(iopoll, pinned)
 FIXTURE_VARIANT_ADD(iopoll, ext4)
 {
 	.type = "ext4",
-	.mkfs = "mkfs.ext4 -q -F -E lazy_itable_init=0",
+	.mkfs = MKFS_EXT4,
 	.flags = REGISTERED,
 };
 
@@ -415,6 +423,51 @@ TEST_F(disk, eventfd)
 	EXPECT_REAP(1, PAGE);
 	EXPECT_MOVED(0, &self->p.before, iopolled);
 	close(efd);
+}
+
+/* More than a bio has room for, if the pages don't lie one behind the other. */
+#define MANY_PAGES	640
+
+/* One that takes its time if it isn't polled for. */
+FIXTURE(slow)
+{
+	struct polled p;
+};
+
+FIXTURE_SETUP(slow)
+{
+	polled_begin_slow(_metadata, &self->p, "ext4", MKFS_EXT4, 0, MS);
+}
+
+FIXTURE_TEARDOWN(slow)
+{
+	polled_end(_metadata, &self->p);
+}
+
+/* A file system doesn't leave one of several bios to be polled for. Nobody asks. */
+TEST_F(slow, several_bios)
+{
+	struct io_event ev;
+	struct iocb io;
+	unsigned int i;
+	char *buf;
+
+	buf = mmap(NULL, MANY_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, buf);
+	madvise(buf, MANY_PAGES * PAGE, MADV_NOHUGEPAGE);
+	/* Their neighbours are others' then. */
+	for (i = 0; i < MANY_PAGES; i += 2)
+		buf[i * PAGE] = 1;
+	pattern_fill(buf, MANY_PAGES * PAGE, 0, 3);
+	ASSERT_EQ(MANY_PAGES * PAGE, pwrite(self->p.fd, buf, MANY_PAGES * PAGE, 0));
+	memset(buf, 0, MANY_PAGES * PAGE);
+	native_prep(&io, 7, IOCB_CMD_PREAD, self->p.fd, buf, MANY_PAGES * PAGE, 0);
+	ASSERT_EQ(1, native_enter(&self->p.native, 1, &io, 0));
+	ASSERT_TRUE(wait_for(ring_reap(self->p.native.aio.ctx, 1, &ev) == 1));
+	EXPECT_NATIVE(7, MANY_PAGES * PAGE, &ev);
+	EXPECT_EQ(-1, pattern_check(buf, MANY_PAGES * PAGE, 0, 3));
+	EXPECT_MOVED(0, &self->p.before, iopolled);
+	munmap(buf, MANY_PAGES * PAGE);
 }
 
 /* Errors are the same. */

@@ -794,8 +794,8 @@ static inline void nullb_remove(struct nullb *nb)
 	nb->dir[0] = 0;
 }
 
-/* Of @mb megabytes. */
-static inline int nullb_create_sized(struct nullb *nb, unsigned int mb)
+/* Of @mb megabytes. What isn't polled for takes @ns, or no time if that is 0. */
+static inline int nullb_create_as(struct nullb *nb, unsigned int mb, unsigned int ns)
 {
 	static const char configfs[] = "/sys/kernel/config";
 	char name[32], path[128], dev[32] = "";
@@ -815,7 +815,8 @@ static inline int nullb_create_sized(struct nullb *nb, unsigned int mb)
 	err = nullb_set(nb, "size", mb) ?:
 	      nullb_set(nb, "blocksize", BLOCK) ?:
 	      nullb_set(nb, "memory_backed", 1) ?:
-	      nullb_set(nb, "irqmode", 1) ?:
+	      nullb_set(nb, "irqmode", ns ? 2 : 1) ?:
+	      nullb_set(nb, "completion_nsec", ns) ?:
 	      nullb_set(nb, "power", 1);
 	if (err)
 		goto out;
@@ -839,7 +840,7 @@ out:
 
 static inline int nullb_create(struct nullb *nb)
 {
-	return nullb_create_sized(nb, NULLB_MB);
+	return nullb_create_as(nb, NULLB_MB, 0);
 }
 
 /* Tasks. */
