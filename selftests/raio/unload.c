@@ -721,6 +721,11 @@ static void *opener_thread(void *data)
 		if (aio_setup(&aio, 1, &aio.ctx))
 			o->wrong++;
 		close(aio.dev);
+		/*
+		 * Now and then it is closed for a while. On one processor it is open
+		 * otherwise whenever this thread sleeps, which is while it closes it.
+		 */
+		usleep(o->opened % 8 * 50);
 	}
 	return NULL;
 }
