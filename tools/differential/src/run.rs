@@ -597,6 +597,9 @@ impl Run<'_> {
             }
             if !request.polls() {
                 before.extend(self.uses(*k));
+            } else if let Some(handle) = request.notify {
+                // It isn't waited for, but may be told of at the end of the call only.
+                before.push((handle.file(), true));
             }
         }
         None
