@@ -181,6 +181,9 @@ fn test(args: &Args) -> Result<bool> {
             let submitted = after.submitted - before.submitted;
             let ours = sum.counts.get("raio").copied().unwrap_or(0);
             let mut failures = Vec::new();
+            if done >= MANY && after.direct == before.direct {
+                failures.push("nothing took the direct path".into());
+            }
             if done >= MANY && args.place.can_be_polled() && after.iopolled == before.iopolled {
                 failures.push("nothing was polled for".into());
             }
