@@ -218,9 +218,11 @@ fn draw(
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(70)
-        .build_cartesian_2d((1.0..wide * 1.1).log_scale(), 0.0..most * 1.1)?;
+        // What is right of the lines is the legend's.
+        .build_cartesian_2d((1.0..wide * 4.0).log_scale(), 0.0..most * 1.1)?;
     chart
         .configure_mesh()
+        .light_line_style(TRANSPARENT)
         .x_desc(what)
         .x_label_formatter(&|x| format!("{x:.0}"))
         .y_desc("instructions for each")
@@ -245,6 +247,7 @@ fn draw(
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::MiddleRight)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK)
         .draw()?;
