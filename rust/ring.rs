@@ -251,9 +251,15 @@ impl Ring {
     /// Claims up to `want` slots, each for one event that will be posted, and returns how many.
     pub(crate) fn claim(&self, want: u32) -> u32 {
         let mut got = self.take(want);
-        if got < want {
-            self.posting().refill();
+        while got < want {
+            // With the lock held, so that nobody else who refills is between the two.
+            let mut posting = self.posting();
+            let refilled = posting.refill();
             got += self.take(want - got);
+            // Others may have taken those, but have read events for it.
+            if refilled == 0 {
+                break;
+            }
         }
         got
     }
@@ -435,13 +441,14 @@ impl Posting<'_> {
         layout.used(layout.clamp(head), self.posted.tail)
     }
 
-    /// Makes the slots available of which the events have been read.
-    fn refill(&mut self) {
+    /// Makes the slots available of which the events have been read, and returns how many.
+    fn refill(&mut self) -> u32 {
         let reaped = layout::reaped(self.posted.unread, self.unread());
         if reaped > 0 {
             self.posted.unread -= reaped;
             self.ring.unclaim(reaped);
         }
+        reaped
     }
 }
 

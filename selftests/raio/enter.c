@@ -57,6 +57,60 @@ FIXTURE_TEARDOWN(enter)
 
 #define REAP(_nr, _ev) ring_reap(self->native.aio.ctx, (_nr), (_ev))
 
+/* Requests in a call of one of several threads, whose calls all fit at once. */
+#define EACH		40
+#define SHARE_MS	3000
+
+struct sharer {
+	struct native *native;
+	long refused;
+	long wrong;
+	long calls;
+};
+
+static void *share(void *data)
+{
+	const long long end = now_ns() + SHARE_MS * MS * long_run(5);
+	struct sharer *sharer = data;
+	struct io_event ev[EACH];
+	struct iocb io[EACH];
+	unsigned int i;
+
+	pin_to_cpu(0);
+	for (i = 0; i < EACH; i++)
+		native_prep(&io[i], i, IOCB_CMD_NOOP, 0, NULL, 0, 0);
+	for (; now_ns() < end && !sharer->refused && !sharer->wrong; sharer->calls++) {
+		if (native_enter(sharer->native, EACH, io, 0) != EACH)
+			sharer->refused++;
+		else if (raio_getevents(sharer->native->aio.dev, sharer->native->aio.ctx, EACH,
+					EACH, ev, NULL) != EACH)
+			sharer->wrong++;
+	}
+	return NULL;
+}
+
+/* Slots of which the events were read are there, whichever thread has found that. */
+TEST(none_is_refused_for_slots_that_are_free)
+{
+	struct sharer sharers[3] = { };
+	pthread_t threads[3];
+	struct native native;
+	unsigned int i;
+
+	native_begin(_metadata, &native, 3 * EACH, 1);
+	for (i = 0; i < 3; i++) {
+		sharers[i].native = &native;
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, share, &sharers[i]));
+	}
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(0, pthread_join(threads[i], NULL));
+		EXPECT_EQ(0, sharers[i].refused);
+		EXPECT_EQ(0, sharers[i].wrong);
+		TH_LOG("%ld calls", sharers[i].calls);
+	}
+	native_end(_metadata, &native);
+}
+
 TEST_F(enter, reads)
 {
 	struct io_event ev[NR];
