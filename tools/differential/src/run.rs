@@ -546,8 +546,10 @@ impl Run<'_> {
                 iocb.aio_flags |= RAIO_IOCB_FIXED_FILE;
                 iocb.aio_fildes = n as u32;
             }
-            // No bytes at no address would be none.
+            // No bytes at no address would be none, and what is registered is no memory for a
+            // write that is not to be torn.
             if request.vectors.is_none()
+                && request.rw_flags & libc::RWF_ATOMIC as u32 == 0
                 && iocb.aio_nbytes > 0
                 && peer.set_buffer(ctx, n, iocb.aio_buf, iocb.aio_nbytes)
             {
