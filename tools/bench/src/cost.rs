@@ -117,11 +117,7 @@ pub(crate) fn run(args: &Args) -> io::Result<bool> {
             }
         }
         for run in &of_job {
-            println!(
-                "{name:<32} {:<20} {:>9.1} ns",
-                run.engine.to_string(),
-                run.ns_each()
-            );
+            tell(&name, run.engine, run.ns_each());
         }
         runs.append(&mut of_job);
     }
@@ -160,15 +156,15 @@ fn run_fio(args: &Args, targets: &mut Targets) -> io::Result<Vec<FioRun>> {
         }
         runs.retain(|run| !run.ns.is_empty());
         for run in &runs {
-            println!(
-                "{name:<37} {:<20} {:>9.1} ns",
-                run.engine.to_string(),
-                run.ns_each()
-            );
+            tell(&name, run.engine, run.ns_each());
         }
         all.append(&mut runs);
     }
     Ok(all)
+}
+
+fn tell(name: &str, engine: Name, each: f64) {
+    println!("{name:<37} {:<20} {each:>9.1} ns", engine.to_string());
 }
 
 fn median(ns: &[u64]) -> f64 {
