@@ -494,11 +494,13 @@ static void *spoil(void *data)
 /* What is changed at the same time is taken for the one or the other. */
 TEST_F(sq, changes_meanwhile)
 {
+	const long long end = now_ns() + WAIT_SECONDS * 1000LL * MS;
 	unsigned int i, taken = 0, refused = 0;
 	pthread_t thread;
 
 	ASSERT_EQ(0, pthread_create(&thread, NULL, spoil, &self->native));
-	for (i = 0; i < ROUNDS * long_run(10); i++) {
+	/* However long it takes until the other thread has a processor. */
+	for (i = 0; i < ROUNDS * long_run(10) || ((!taken || !refused) && now_ns() < end); i++) {
 		long ret = native_enter_sq(&self->native, 1, 0, 0);
 		struct io_event ev;
 
