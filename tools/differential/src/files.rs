@@ -569,6 +569,11 @@ impl Files {
                 }
                 sys::write_at(fd, 0, &self.data[..size])
             }
+            File::Block => {
+                sys::write_at(fd, 0, &self.data[..size])?;
+                // Nothing takes the direct path while anything is cached.
+                sys::uncache(fd)
+            }
             _ => sys::write_at(fd, 0, &self.data[..size]),
         }
     }

@@ -246,6 +246,17 @@ pub fn stat(fd: RawFd) -> Result<libc::stat> {
     }
 }
 
+/// Writes back what is cached of a file, and forgets it.
+pub fn uncache(fd: RawFd) -> Result<()> {
+    // SAFETY: numbers only.
+    check("fsync", unsafe { libc::fsync(fd) }.into())?;
+    // SAFETY: numbers only.
+    match unsafe { libc::posix_fadvise(fd, 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        e => Err(format!("fadvise: {}", std::io::Error::from_raw_os_error(e))),
+    }
+}
+
 /// Sets its size.
 pub fn truncate(fd: RawFd, len: i64) -> Result<()> {
     // SAFETY: numbers only.
