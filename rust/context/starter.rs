@@ -301,11 +301,11 @@ impl<'a> Starter<'a> {
             };
             file_io::verify_area(file.file(), transfer.pos, len, dir)?;
             verified = true;
-            if let Some(vacant) = if file.note(dir) {
-                submitter.place()?
-            } else {
-                None
-            } {
+            let vacant = match file.note(dir) {
+                true => submitter.place()?,
+                false => None,
+            };
+            if let Some(vacant) = vacant {
                 // No closure, which would have all of that in memory.
                 let place = match place {
                     None => submitter.pin(&vacant, addr, len, dir),

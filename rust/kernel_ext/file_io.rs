@@ -145,8 +145,8 @@ pub(crate) fn gets_ready(file: &File) -> bool {
 ///
 /// # Invariants
 ///
-/// `iter` is initialised when it is used. `vector` is null, or what `iter` refers to: allocated by `kmalloc()`, and
-/// ours.
+/// `iter` is initialised when it is used. `vector` is null, or what `iter` refers to: allocated by
+/// `kmalloc()`, and ours.
 pub(crate) struct UserBuffer {
     iter: Opaque<bindings::iov_iter>,
     vector: *mut bindings::iovec,
