@@ -127,9 +127,11 @@ impl<T: Send + Sync> Uses<T> {
     pub(crate) fn several(one: Use<T>, n: usize) -> Self {
         let node = one.0;
         core::mem::forget(one);
-        // INVARIANT: The one, and those that are taken here.
-        // SAFETY: There is one, so it isn't at its end.
-        unsafe { node.as_ref().uses.get_many(n.saturating_sub(1)) };
+        if n > 1 {
+            // SAFETY: There is one, so it isn't at its end.
+            unsafe { node.as_ref().uses.get_many(n - 1) };
+        }
+        // INVARIANT: The one, and those that were taken here.
         Self(Some(node), n.max(1))
     }
 

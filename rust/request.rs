@@ -718,11 +718,9 @@ impl Own {
     /// Everything but what its event needs goes; the use of a registered file is added to `files`. Then it is to be
     /// [told](Self::told) of.
     #[inline(always)]
-    fn let_go(self, files: &mut Uses<ARef<File>>) -> NonNull<Request> {
-        let request = self.into_raw();
+    fn let_go(self, files: &mut Uses<ARef<File>>) {
         // SAFETY: It is ours.
-        unsafe { Self::let_go_of(request, files) };
-        request
+        unsafe { Self::let_go_of(self.into_raw(), files) }
     }
 
     /// In place: a request is too large to be moved.
@@ -784,8 +782,8 @@ impl Own {
         // SAFETY: As the caller says. The slot keeps the context.
         unsafe {
             let (slot, eventfd) = Self::parts(request);
-            if let Some(memory) = Self::memory(request, slot.ctx()) {
-                slot.ctx().cache().stock.free.push(memory);
+            if Self::leaves_memory(request, slot.ctx()) {
+                slot.ctx().cache().stock.free.push(request);
             }
             (slot, eventfd)
         }
@@ -807,41 +805,41 @@ impl Own {
         }
     }
 
-    /// Its memory, if that is the caller's now, for the stock. It is freed otherwise, or left to who has use for it
+    /// True if its memory is the caller's now, for the stock. It is freed otherwise, or left to who has use for it
     /// yet.
     ///
     /// # Safety
     ///
     /// It must be the caller's, with nothing left in it. `ctx` must be its context.
     #[inline(always)]
-    unsafe fn memory(request: NonNull<Request>, ctx: &Kioctx) -> Option<NonNull<Request>> {
+    unsafe fn leaves_memory(request: NonNull<Request>, ctx: &Kioctx) -> bool {
         // SAFETY: As the caller says.
         unsafe {
             let stocked = (*request.as_ptr()).stocked;
             match (*request.as_ptr()).page.end() {
-                true if stocked => return Some(request),
+                true if stocked => return true,
                 true => stock::free(request),
                 false if stocked => ctx.cache().stock.lost(),
                 false => (),
             }
         }
-        None
+        false
     }
 
-    /// Its event was posted, with those of others. Its memory, as [`Self::memory`] has it. The reference of the slot
-    /// is left to the caller.
+    /// Its event was posted, with those of others. Does it [leave memory](Self::leaves_memory)? The reference of the
+    /// slot is left to the caller.
     ///
     /// # Safety
     ///
     /// It must come from [`Self::let_go`].
     #[inline(always)]
-    unsafe fn told(request: NonNull<Request>) -> Option<NonNull<Request>> {
+    unsafe fn told(request: NonNull<Request>) -> bool {
         // SAFETY: It is ours.
         unsafe {
             let (slot, eventfd) = Self::parts(request);
-            let memory = Self::memory(request, slot.ctx());
+            let leaves = Self::leaves_memory(request, slot.ctx());
             slot.told(eventfd);
-            memory
+            leaves
         }
     }
 }

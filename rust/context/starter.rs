@@ -423,7 +423,9 @@ impl<'a> Starter<'a> {
         let event = ops::noop(args.data, &args)?;
         if eventfd.is_some() {
             // After those before it.
-            self.post_done();
+            if self.nr_done > 0 {
+                self.post_done();
+            }
             slot.post(&event, eventfd);
         } else {
             self.has_done(slot, &event);
@@ -448,9 +450,6 @@ impl<'a> Starter<'a> {
     #[inline(never)]
     fn post_done(&mut self) {
         let n = mem::take(&mut self.nr_done);
-        if n == 0 {
-            return;
-        }
         self.posted += n as u32;
         let events = self.done.iter().take(n);
         // SAFETY: So many were written, and as many slots forgotten.
@@ -466,7 +465,9 @@ impl<'a> Starter<'a> {
     pub(super) fn finish(&mut self) -> u32 {
         // Who sees an event may rely on its request no longer using the file.
         self.file = None;
-        self.post_done();
+        if self.nr_done > 0 {
+            self.post_done();
+        }
         self.posted + self.submitter.as_mut().map_or(0, Submitter::finish)
     }
 }

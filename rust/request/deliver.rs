@@ -25,35 +25,27 @@ use kernel::{
 ///
 /// They must be of `ctx`, which somebody else keeps, and the references the caller's.
 pub(super) unsafe fn requests(ctx: &Kioctx, mut ended: List<Request>) -> (u32, List<Request>) {
-    let mut ready = List::new();
     let mut files = Uses::none();
-    while let Some(this) = ended.pop() {
-        // SAFETY: The reference is ours, as the caller says.
-        unsafe {
-            if let Some(own) = Request::release(this) {
-                ready.push(own.let_go(&mut files));
-            }
+    // SAFETY: The reference is ours, as the caller says. If it isn't the last, somebody else sees to its end.
+    ended.retain(|this| match unsafe { Request::release(this) } {
+        Some(own) => {
+            own.let_go(&mut files);
+            true
         }
-    }
+        None => false,
+    });
     // Who sees an event may rely on its request no longer using the file.
     drop(files);
-    let mut memory = List::new();
-    let n = ready.n;
-    if n == 0 {
-        return (0, memory);
-    }
-    // SAFETY: They are ours, with nothing left but what their events need.
-    ctx.publish_all(ready.each().map(|this| unsafe { Request::event(this) }));
-    while let Some(this) = ready.pop() {
+    let n = ended.n;
+    if n > 0 {
+        // SAFETY: They are ours, with nothing left but what their events need.
+        ctx.publish_all(ended.each().map(|this| unsafe { Request::event(this) }));
         // SAFETY: As above, and their events are posted.
-        if let Some(at) = unsafe { Own::told(this) } {
-            // SAFETY: It is ours.
-            unsafe { memory.push(at) };
-        }
+        ended.retain(|this| unsafe { Own::told(this) });
+        // SAFETY: They were those of the slots, of which none is left.
+        unsafe { ctx.put_all(n as usize) };
     }
-    // SAFETY: They were those of the slots, of which none is left.
-    unsafe { ctx.put_all(n as usize) };
-    (n, memory)
+    (n, ended)
 }
 
 /// Posts the events of those on the direct path for which nothing has to be done that may sleep. Returns these, whose
@@ -64,28 +56,25 @@ pub(super) unsafe fn requests(ctx: &Kioctx, mut ended: List<Request>) -> (u32, L
 /// They must be of `ctx`, which somebody else keeps, and the caller's, after their bios have ended.
 #[inline(always)]
 pub(super) unsafe fn direct(ctx: &Kioctx, mut ended: List<Direct>) -> (List<Direct>, List<Direct>) {
-    let mut ready = List::new();
     let mut others = List::new();
     let mut files = Uses::<ARef<File>>::none();
-    while let Some(this) = ended.pop() {
-        // SAFETY: It is ours, and its bio has ended.
-        unsafe {
-            if !Direct::has_ended(this) || !Direct::pins(this).try_release() {
-                others.push(this);
-                continue;
-            }
-            Direct::end_in(this, &mut files);
-            ready.push(this);
+    // SAFETY: It is ours, and its bio has ended.
+    ended.retain(|this| unsafe {
+        if !Direct::has_ended(this) || !Direct::pins(this).try_release() {
+            others.push(this);
+            return false;
         }
-    }
+        Direct::end_in(this, &mut files);
+        true
+    });
     // Who sees an event may rely on its request no longer using the file.
     drop(files);
-    if ready.n > 0 {
+    if ended.n > 0 {
         // SAFETY: So many slots were forgotten, of as many events. All are ours.
         unsafe {
-            ctx.publish_all(ready.each().map(|this| Direct::event(this)));
-            ctx.put_all(ready.n as usize);
+            ctx.publish_all(ended.each().map(|this| Direct::event(this)));
+            ctx.put_all(ended.n as usize);
         }
     }
-    (ready, others)
+    (ended, others)
 }

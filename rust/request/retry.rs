@@ -104,7 +104,7 @@ unsafe impl PageWaiter for Request {
     }
 
     unsafe fn free(this: NonNull<Self>) {
-        // SAFETY: `Own::memory` has left it.
+        // SAFETY: `Own::leaves_memory` has left it.
         unsafe { stock::free(this) }
     }
 }

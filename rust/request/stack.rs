@@ -140,6 +140,28 @@ impl<T: Stacked> List<T> {
         Some(first)
     }
 
+    /// Keeps those of which `keeps` says so. The others are whose it makes them.
+    #[inline(always)]
+    pub(super) fn retain(&mut self, mut keeps: impl FnMut(NonNull<T>) -> bool) {
+        let (mut last, mut at) = (null_mut::<T>(), self.first);
+        while let Some(this) = NonNull::new(at) {
+            // SAFETY: It is ours yet.
+            at = unsafe { T::below(this) }.get();
+            if keeps(this) {
+                last = this.as_ptr();
+                continue;
+            }
+            match NonNull::new(last) {
+                // SAFETY: It is ours.
+                Some(last) => unsafe { T::below(last) }.set(at),
+                None => self.first = at,
+            }
+            self.n -= 1;
+        }
+        // INVARIANT: The last that was kept has below it what comes after those that weren't: nothing.
+        self.last = last;
+    }
+
     /// Each of them. They must stay, and nothing else be done with this.
     #[inline(always)]
     pub(super) fn each(&self) -> impl Iterator<Item = NonNull<T>> {

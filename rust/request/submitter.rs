@@ -334,53 +334,42 @@ impl<'a> Submitter<'a> {
     /// Hands over what was started, or posts the events of what has ended.
     fn settle(&mut self) {
         let mut started = self.started.take();
-        if started.n == 0 {
-            return;
-        }
         let inflight = self.ctx.inflight();
-        let mut ended = List::new();
         let mut joining = None;
         let polls = self.ctx.cache().iopoll.is_wanted();
         let mut early = 0;
-        while let Some(this) = started.pop() {
-            // SAFETY: The submitter's, which we are, until it is handed over.
-            unsafe {
-                if !Request::handover(this).has_ended() {
-                    let polled = polls && Request::is_left_to_be_polled(this);
-                    if polled {
-                        // That of who polls for it, whose it is beside who ends it.
-                        Request::get(this);
-                    }
-                    let joined = joining
-                        .get_or_insert_with(|| Inflight::joining(inflight))
-                        .join(this);
-                    match (joined, polled) {
-                        (true, true) => {
-                            Request::below(this).set(self.polled_requests);
-                            self.polled_requests = this.as_ptr();
-                        }
-                        (false, true) => Request::unget(this),
-                        _ => (),
-                    }
-                    if joined {
-                        continue;
-                    }
+        // SAFETY: The submitter's, which we are, until it is handed over.
+        started.retain(|this| unsafe {
+            if !Request::handover(this).has_ended() {
+                let polled = polls && Request::is_left_to_be_polled(this);
+                if polled {
+                    // That of who polls for it, whose it is beside who ends it.
+                    Request::get(this);
                 }
-                early += u64::from(Request::went_on(this));
-                ended.push(this);
+                let joined = joining
+                    .get_or_insert_with(|| Inflight::joining(inflight))
+                    .join(this);
+                match (joined, polled) {
+                    (true, true) => {
+                        Request::below(this).set(self.polled_requests);
+                        self.polled_requests = this.as_ptr();
+                    }
+                    (false, true) => Request::unget(this),
+                    _ => (),
+                }
+                if joined {
+                    return false;
+                }
             }
-        }
+            early += u64::from(Request::went_on(this));
+            true
+        });
         drop(joining);
         if early > 0 {
             Counter::Early.add(early);
         }
-        self.deliver(ended);
-    }
-
-    /// Posts the events of requests that have ended.
-    fn deliver(&mut self, ended: List<Request>) {
-        // SAFETY: Who has ended them left them to the submitter, which we are.
-        let (posted, memory) = unsafe { deliver::requests(self.ctx, ended) };
+        // SAFETY: Who has ended those that are left has left them to the submitter, which we are.
+        let (posted, memory) = unsafe { deliver::requests(self.ctx, started) };
         self.posted += posted;
         memory.put_on(&mut self.memory);
     }
@@ -390,9 +379,6 @@ impl<'a> Submitter<'a> {
     fn deliver_collected(&mut self) {
         // SAFETY: We own it.
         let collected = unsafe { &mut *self.ctx.cache().own.get() }.collected.take();
-        if collected.n == 0 {
-            return;
-        }
         // SAFETY: They are ours, and their bios have ended.
         let (ended, mut later) = unsafe { deliver::direct(self.ctx, collected) };
         if ended.n > 0 {
@@ -419,8 +405,11 @@ impl Submitter<'_> {
     /// that were posted elsewhere.
     #[inline(always)]
     pub(crate) fn finish(&mut self) -> u32 {
-        self.settle();
-        if self.owns {
+        if self.started.n > 0 {
+            self.settle();
+        }
+        // SAFETY: We own it.
+        if self.owns && unsafe { &*self.ctx.cache().own.get() }.collected.n > 0 {
             self.deliver_collected();
         }
         if !self.polled.is_null() || !self.polled_requests.is_null() {
