@@ -3,7 +3,9 @@
 
 use raio_nullblk::NullBlk;
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -89,6 +91,15 @@ impl Drop for Disk {
             // Nothing can be done about it.
             let _ = run(Command::new("umount").arg(dir));
         }
+    }
+}
+
+/// Says how all of a file will be used: one of `POSIX_FADV_*`.
+pub(crate) fn advise(file: &File, advice: i32) -> io::Result<()> {
+    // SAFETY: It has no argument in memory.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, advice) } {
+        0 => Ok(()),
+        e => Err(io::Error::from_raw_os_error(e)),
     }
 }
 

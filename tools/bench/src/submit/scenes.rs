@@ -6,7 +6,7 @@ use super::{
     engine::{Engine, Op},
     Times,
 };
-use crate::disk::Disk;
+use crate::disk::{advise, Disk};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
@@ -192,14 +192,6 @@ impl Buffers {
             id: 0,
             slot: 0,
         }
-    }
-}
-
-fn advise(file: &File, advice: i32) -> io::Result<()> {
-    // SAFETY: It has no argument in memory.
-    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, advice) } {
-        0 => Ok(()),
-        e => Err(io::Error::from_raw_os_error(e)),
     }
 }
 
