@@ -263,7 +263,12 @@ impl<'a> Starter<'a> {
             self.has_done(slot, &ops::nothing(given.obj));
             return Ok(false);
         }
-        self.start_any(given)
+        // A copy, so that it is in memory only if it is passed.
+        let iocb = *given.iocb;
+        self.start_any(Given {
+            iocb: &iocb,
+            ..given
+        })
     }
 
     /// Starts a transfer that asks for nothing besides, on the direct path if it is one for that.
