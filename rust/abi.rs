@@ -135,15 +135,25 @@ impl Call {
     }
 }
 
-/// Reads a structure of which the caller knows `size` bytes.
+/// Reads a structure of which the caller knows `size` bytes. `f` gets it where it was read to.
 ///
 /// `EINVAL` if it is too short, `E2BIG` if it has something to say that we don't know.
-pub(crate) fn read<T: Args>(addr: usize, size: usize) -> Result<T> {
-    let plan = Plan::new(size, T::FIRST_SIZE, size_of::<T>()).ok_or(EINVAL)?;
-    if plan.beyond == 0 && plan.copy == size_of::<T>() {
-        return user::read(addr);
+#[inline(always)]
+pub(crate) fn read<T: Args, R>(
+    addr: usize,
+    size: usize,
+    f: impl FnOnce(&T) -> Result<R>,
+) -> Result<R> {
+    if size == size_of::<T>() {
+        return f(user::read_to(&mut MaybeUninit::uninit(), addr)?);
     }
+    f(&read_other(addr, size)?)
+}
 
+/// The same if it isn't as large as ours.
+#[cold]
+fn read_other<T: Args>(addr: usize, size: usize) -> Result<T> {
+    let plan = Plan::new(size, T::FIRST_SIZE, size_of::<T>()).ok_or(EINVAL)?;
     let mut reader = UserSlice::new(UserPtr::from_addr(addr), size).reader();
     const { assert!(size_of::<T>() <= 256) };
     let mut bytes = [0; 256];

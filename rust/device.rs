@@ -85,20 +85,22 @@ impl RaioFile {
     fn call(&self, cmd: u32, arg: usize, compat: bool) -> Result<isize> {
         let (call, size) = Call::decode(cmd)?;
         match call {
-            Call::Enter => self.enter(abi::read(arg, size)?, compat),
-            Call::Submit => self.submit(abi::read(arg, size)?, compat),
-            Call::GetEvents => self.getevents(abi::read(arg, size)?, compat),
-            Call::Setup => self.setup(abi::read(arg, size)?, arg, size, compat),
-            Call::Destroy => self.destroy(abi::read(arg, size)?),
-            Call::Query => query(abi::read(arg, size)?, arg, size),
-            Call::Stats => statistics(abi::read(arg, size)?, arg, size),
-            Call::Cancel => self.cancel(abi::read(arg, size)?),
-            Call::Buffers => self.register(abi::read(arg, size)?, User::register_buffers),
-            Call::Files => self.register(abi::read(arg, size)?, User::register_files),
+            Call::Enter => abi::read(arg, size, |args| self.enter(args, compat)),
+            Call::Submit => abi::read(arg, size, |args| self.submit(args, compat)),
+            Call::GetEvents => abi::read(arg, size, |args| self.getevents(args, compat)),
+            Call::Setup => abi::read(arg, size, |args| self.setup(args, arg, size, compat)),
+            Call::Destroy => abi::read(arg, size, |args| self.destroy(args)),
+            Call::Query => abi::read(arg, size, |args| query(args, arg, size)),
+            Call::Stats => abi::read(arg, size, |args| statistics(args, arg, size)),
+            Call::Cancel => abi::read(arg, size, |args| self.cancel(args)),
+            Call::Buffers => abi::read(arg, size, |args| {
+                self.register(args, User::register_buffers)
+            }),
+            Call::Files => abi::read(arg, size, |args| self.register(args, User::register_files)),
         }
     }
 
-    fn submit(&self, args: abi::Submit, compat: bool) -> Result<isize> {
+    fn submit(&self, args: &abi::Submit, compat: bool) -> Result<isize> {
         must_be_zero(&[args.flags.into(), args.resv.into()])?;
         let ctx = self.contexts.lookup(args.ctx)?;
         if args.nr < 0 {
@@ -110,7 +112,7 @@ impl RaioFile {
         Ok(ctx.submit(nr, Iocbs::Pointers { at, compat })?.0 as isize)
     }
 
-    fn getevents(&self, args: abi::GetEvents, compat: bool) -> Result<isize> {
+    fn getevents(&self, args: &abi::GetEvents, compat: bool) -> Result<isize> {
         must_be_zero(&[args.flags.into(), args.resv.into(), args.resv2.into()])?;
         let timeout = timeout(args.timeout, compat)?;
         let mask = Mask::read(user::address(args.sigmask)?, args.sigsetsize as usize)?;
@@ -129,7 +131,7 @@ impl RaioFile {
         Ok(read as isize)
     }
 
-    fn enter(&self, args: abi::Enter, compat: bool) -> Result<isize> {
+    fn enter(&self, args: &abi::Enter, compat: bool) -> Result<isize> {
         let iocbs = args.iocbs()?;
         let timeout = timeout(args.timeout, compat)?;
         let mask = Mask::read(user::address(args.sigmask)?, args.sigsetsize as usize)?;
@@ -148,7 +150,7 @@ impl RaioFile {
         Ok(taken as isize)
     }
 
-    fn setup(&self, args: abi::Setup, arg: usize, size: usize, compat: bool) -> Result<isize> {
+    fn setup(&self, args: &abi::Setup, arg: usize, size: usize, compat: bool) -> Result<isize> {
         let outputs = [
             args.ctx,
             args.ring_size,
@@ -162,7 +164,7 @@ impl RaioFile {
             return Err(EINVAL);
         }
 
-        let made = self.contexts.setup(&args)?;
+        let made = self.contexts.setup(args)?;
         let answer = abi::Setup {
             sq_nr: made.sq_nr,
             sq_offset: made.sq_offset,
@@ -170,7 +172,7 @@ impl RaioFile {
             ring_size: made.ring_size as u64,
             ring_nr: made.ring_nr,
             id: made.id,
-            ..args
+            ..*args
         };
         let told = abi::write(arg, size, &answer)
             .and_then(|()| user::write_word(ctxp, made.handle, compat));
@@ -182,20 +184,20 @@ impl RaioFile {
         Ok(0)
     }
 
-    fn destroy(&self, args: abi::Destroy) -> Result<isize> {
+    fn destroy(&self, args: &abi::Destroy) -> Result<isize> {
         must_be_zero(&[args.flags.into(), args.resv.into()])?;
         self.contexts.destroy(self.contexts.lookup(args.ctx)?)?;
         Ok(0)
     }
 
-    fn register(&self, args: abi::Register, how: RegisterFn) -> Result<isize> {
+    fn register(&self, args: &abi::Register, how: RegisterFn) -> Result<isize> {
         must_be_zero(&[args.flags.into(), args.resv.into()])?;
         let ctx = self.contexts.lookup(args.ctx)?;
         let done = how(&ctx, args.first, args.nr, user::address(args.array)?)?;
         Ok(done as isize)
     }
 
-    fn cancel(&self, args: abi::Cancel) -> Result<isize> {
+    fn cancel(&self, args: &abi::Cancel) -> Result<isize> {
         must_be_zero(&[args.resv.into()])?;
         if !args.is_by_data()? {
             abi::Iocb::check_key(user::address(args.iocb)?)?;
@@ -211,7 +213,7 @@ impl RaioFile {
 /// Registers a number of things, from a number on, that an address says.
 type RegisterFn = fn(&User, u32, u32, usize) -> Result<u32>;
 
-fn query(args: abi::Query, arg: usize, size: usize) -> Result<isize> {
+fn query(args: &abi::Query, arg: usize, size: usize) -> Result<isize> {
     must_be_zero(&[args.flags.into()])?;
     let answer = abi::Query {
         flags: 0,
@@ -228,7 +230,7 @@ fn query(args: abi::Query, arg: usize, size: usize) -> Result<isize> {
     Ok(0)
 }
 
-fn statistics(args: abi::Stats, arg: usize, size: usize) -> Result<isize> {
+fn statistics(args: &abi::Stats, arg: usize, size: usize) -> Result<isize> {
     must_be_zero(&[args.flags.into(), args.resv.into()])?;
     abi::write(arg, size, &stats::snapshot())?;
     Ok(0)

@@ -27,23 +27,31 @@ pub(crate) fn is_memory(addr: usize, len: usize) -> bool {
     unsafe { bindings::raio_access_ok(addr as *const ffi::c_void, len) }
 }
 
-/// Reads a `T` from `addr`.
-pub(crate) fn read<T: FromBytes>(addr: usize) -> Result<T> {
+/// Reads a `T` from `addr` into `place`.
+#[inline(always)]
+pub(crate) fn read_to<T: FromBytes>(place: &mut MaybeUninit<T>, addr: usize) -> Result<&T> {
     if size_of::<T>() % size_of::<u64>() == 0 && align_of::<T>() == align_of::<u64>() {
-        let mut value = MaybeUninit::<T>::uninit();
         let words = (size_of::<T>() / size_of::<u64>()) as ffi::c_uint;
         // SAFETY: There is room for so many words. The address is checked by the function.
         if !unsafe {
-            bindings::raio_get_user_words(value.as_mut_ptr().cast(), addr as *const u64, words)
+            bindings::raio_get_user_words(place.as_mut_ptr().cast(), addr as *const u64, words)
         } {
             return Err(EFAULT);
         }
-        // SAFETY: All of it was written, and any bytes will do.
-        return Ok(unsafe { value.assume_init() });
+    } else {
+        let mut reader = UserSlice::new(UserPtr::from_addr(addr), size_of::<T>()).reader();
+        place.write(reader.read()?);
     }
-    UserSlice::new(UserPtr::from_addr(addr), size_of::<T>())
-        .reader()
-        .read()
+    // SAFETY: All of it was written, and any bytes will do.
+    Ok(unsafe { place.assume_init_ref() })
+}
+
+/// Reads a `T` from `addr`.
+pub(crate) fn read<T: FromBytes>(addr: usize) -> Result<T> {
+    let mut value = MaybeUninit::uninit();
+    read_to(&mut value, addr)?;
+    // SAFETY: It was read.
+    Ok(unsafe { value.assume_init() })
 }
 
 /// Writes `value` to `addr`.
