@@ -84,7 +84,6 @@ use kernel::{
         atomic::{
             Acquire,
             Atomic,
-            Relaxed,
             Release, //
         },
         Arc,
@@ -264,14 +263,12 @@ impl Direct {
         };
         // SAFETY: It is ours. What it takes along keeps the memory and the device.
         unsafe {
+            // Without order: nobody else has it.
+            *(*this.as_ptr()).over.get_mut() = 0;
             let direct = &*this.as_ptr();
             direct.obj.set(obj);
             direct.data.set(data);
             direct.polled.set(polled);
-            if polled {
-                // Relaxed: nobody else has it.
-                direct.over.store(0, Relaxed);
-            }
             direct.flying.set(device.number());
             // INVARIANT: Here its flight begins.
             // One by one, so that all of it isn't made elsewhere and moved.

@@ -290,16 +290,16 @@ impl<'a> Submitter<'a> {
         // SAFETY: It is free, and ours, by the type invariant of `Vacant`.
         self.places = unsafe { Direct::below(this) }.get();
         self.direct += 1;
-        self.collects(true);
+        self.collects(!polled);
         // SAFETY: It was free, and is ours.
         unsafe { Direct::start(this, device, place, name, (alone, polled), flight) };
-        self.collects(false);
         if polled {
             // SAFETY: Nobody but who polls for it ends it, and that is nobody yet.
             unsafe { Direct::below(this) }.set(self.polled);
             self.polled = this.as_ptr();
             return;
         }
+        self.collects(false);
         // SAFETY: We own it.
         if self.owns && unsafe { &*self.ctx.cache().own.get() }.collected.n >= MOST {
             self.deliver_collected();
