@@ -420,7 +420,14 @@ impl Posting<'_> {
         let page = self.last.1;
         // SAFETY: A slot lies in one page, aligned, and `self` keeps it from being replaced. User
         // space may write to it at the same time, as it may to any memory of its own.
-        unsafe { page.add(offset).cast::<Event>().write_volatile(*event) };
+        unsafe {
+            let slot = page.add(offset).cast::<Event>();
+            // By words, so that an event needn't be anywhere else in memory.
+            (&raw mut (*slot).data).write_volatile(event.data);
+            (&raw mut (*slot).obj).write_volatile(event.obj);
+            (&raw mut (*slot).res).write_volatile(event.res);
+            (&raw mut (*slot).res2).write_volatile(event.res2);
+        }
         self.posted.tail = layout.advance(tail, 1);
         self.posted.unread += 1;
     }

@@ -54,7 +54,7 @@ pub(super) unsafe fn requests(ctx: &Kioctx, mut ended: List<Request>) -> (u32, L
 /// # Safety
 ///
 /// They must be of `ctx`, which somebody else keeps, and the caller's, after their bios have ended.
-#[inline(always)]
+#[inline(never)]
 pub(super) unsafe fn direct(ctx: &Kioctx, mut ended: List<Direct>) -> (List<Direct>, List<Direct>) {
     let mut others = List::new();
     let mut files = Uses::<ARef<File>>::none();
