@@ -51,6 +51,7 @@ same_layout! {
     }
     file {
         f_op = RAIO_OFFSET_file_f_op,
+        f_inode = RAIO_OFFSET_file_f_inode,
         private_data = RAIO_OFFSET_file_private_data,
         f_mode = RAIO_OFFSET_file_f_mode,
         f_flags = RAIO_OFFSET_file_f_flags,
@@ -111,6 +112,19 @@ same_layout! {
         bi_io_vec = RAIO_OFFSET_bio_bi_io_vec,
         bi_iter = RAIO_OFFSET_bio_bi_iter,
         bi_end_io = RAIO_OFFSET_bio_bi_end_io,
+    }
+    bio_vec {
+        bv_page = RAIO_OFFSET_bio_vec_bv_page,
+        bv_len = RAIO_OFFSET_bio_vec_bv_len,
+        bv_offset = RAIO_OFFSET_bio_vec_bv_offset,
+    }
+    bvec_iter {
+        bi_sector = RAIO_OFFSET_bvec_iter_bi_sector,
+        bi_size = RAIO_OFFSET_bvec_iter_bi_size,
+        bi_offset = RAIO_OFFSET_bvec_iter_bi_offset,
+    }
+    blk_plug {
+        nr_ios = RAIO_OFFSET_blk_plug_nr_ios,
     }
     block_device {
         bd_dev = RAIO_OFFSET_block_device_bd_dev,

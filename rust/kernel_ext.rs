@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the kernel crate lacks, written as if to go there: safe types over C interfaces. Nearly
-//! all `unsafe` of raio is here. Nothing here knows of contexts, requests or rings.
+//! What the kernel crate lacks, written as if to go there: safe types over C interfaces, with
+//! the `unsafe` that they need. Nothing here knows of contexts, requests or rings.
 
 pub(crate) mod bio;
 pub(crate) mod completion;

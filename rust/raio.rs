@@ -4,7 +4,8 @@
 //!
 //! This file loads the module and takes it down again. What happens to a call is told from top to
 //! bottom by [`device`], [`abi`], [`context`], [`ops`], [`request`] and [`ring`]; each knows those
-//! behind it only. What requests name by numbers is [`registered`]. What the kernel crate lacks is in [`kernel_ext`].
+//! behind it only, but [`request`], which knows the context that its requests are of. What requests name by numbers
+//! is [`registered`]. What the kernel crate lacks is in [`kernel_ext`].
 //!
 //! # Locks
 //!

@@ -9,8 +9,8 @@
 //!
 //! A file may complete a request before its method has returned, and go on using it until it does.
 //! So both the submitter and the completion have it, and whoever is done later sees to its end, see
-//! [`handover`]: that is a reference, and who cancels a request, and a worker that has it, takes one more
-//! meanwhile. Whoever gives up the last ends it. Nobody else touches it, and the result is decided in one
+//! [`handover`]: that is a reference, and who cancels a request, a worker that has it, and who polls for it have
+//! one more meanwhile. Whoever gives up the last ends it. Nobody else touches it, and the result is decided in one
 //! place: [`Request::complete`], or where the method returned it to the submitter.
 //!
 //! The completion is of whoever has the request: one that would have to wait is parked, see
@@ -123,7 +123,7 @@ pub(crate) use workers::Workers;
 /// * `kiocb` is the first field, and its file is `file`.
 /// * `result` is written by the completion only, before `handover` knows that, and read by who ends the
 ///   request only.
-/// * `refs` counts who sees to its end, those who cancel it, and a worker that has it.
+/// * `refs` counts who sees to its end, those who cancel it, a worker that has it, and who polls for it.
 /// * `next` is whoever's that has it to himself: the submitter's, until it has handed it over; then who polls for it.
 /// * `stocked` says whether its memory is counted by the stock of its context.
 #[repr(C)]

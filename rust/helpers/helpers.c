@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * C bodies for what Rust can't call: static inlines, macros and per-cpu
- * data. One call each; what it is for is said where it is used.
+ * data. What they are for is said where they are used.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The static inlines, macros and per-cpu data that need a C body to be
- * reached from Rust. Nothing is decided here, but for which devices and which
- * transfers may go the direct path: that is read from fields of the block layer.
+ * reached from Rust. What is decided here is what follows from fields of the
+ * kernel's alone: which devices and transfers may go the direct path or be polled
+ * for, what isn't cached, who is charged.
  */
 #ifndef _RAIO_HELPERS_H
 #define _RAIO_HELPERS_H

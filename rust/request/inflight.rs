@@ -87,7 +87,7 @@ pub(super) enum Cancel {
 /// Where a request is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Its method hasn't returned.
+    /// It wasn't handed over.
     Starting,
     /// In flight, and can be cancelled.
     Cancellable,
@@ -95,7 +95,7 @@ pub(super) enum Place {
     Asked,
     /// In flight.
     Flying,
-    /// Its file has ended it.
+    /// It was handed over, and its file has ended it.
     Ended,
 }
 

@@ -11,8 +11,8 @@
 //! | with `FMODE_NOWAIT` that gets ready: pipe, socket | not waiting | being ready | not waiting, again |
 //! | another that gets ready: terminal | - | being ready | waiting |
 //! | buffered read, `FOP_BUFFER_RASYNC` | what is cached | its page, after a worker has begun to read it | the page |
-//! | else with `FMODE_NOWAIT`: direct I/O | not waiting | - | waiting |
-//! | else: buffered write | - | - | waiting |
+//! | else with `FMODE_NOWAIT`: direct I/O, buffered write with `FOP_BUFFER_WASYNC` | not waiting | - | waiting |
+//! | else | - | - | waiting |
 //!
 //! A file may say only when it ends a request that it would have had to wait. That is taken as if it
 //! had said so at once.

@@ -173,7 +173,8 @@ struct raio_submit {
  *		RAIO_ENTER_SQ number of the first in the submission array, which is
  *		gone around
  * @nr:		length of the array
- * @min_nr:	wait until so many events are in the ring, or were posted in the call
+ * @min_nr:	wait until so many events are in the ring, unless the call itself has
+ *		posted so many while it submitted
  * @flags:	RAIO_ENTER_* bits
  * @sigsetsize:	size of the mask, 8
  * @sigmask:	address of the signal mask during the wait, 0 for none
