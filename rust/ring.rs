@@ -352,7 +352,7 @@ impl Ring {
     pub(crate) fn wait(&self, n: u32, deadline: Option<i64>, gone: impl Fn() -> bool) -> Woken {
         let n = n.max(1).min(self.layout.capacity());
         self.waiters.with_waiter(n, deadline, |waiter| {
-            protocol::wait(waiter, || gone() || self.unread() >= n)
+            protocol::wait(waiter, || gone() || self.unread() >= n, || self.pass_on())
         })
     }
 

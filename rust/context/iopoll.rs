@@ -91,6 +91,8 @@ impl User {
             if woken != Woken::Ready || self.is_dead() || self.ring.has(n) {
                 return woken;
             }
+            // It wasn't woken for that, or others were quicker.
+            self.ring.pass_on();
         }
     }
 }

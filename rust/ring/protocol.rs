@@ -14,8 +14,9 @@
 //! Each waiter wants a number of events. Who has posted one wakes, of those who wait, the first
 //! that the unread events are enough for, less what those want who were woken and haven't come to
 //! it yet. When such a one runs, this is no longer kept for it. When it then has taken what it
-//! wanted, or gives up, it calls [`pass_on`], for there may be enough left for another. So none
-//! sleeps while what it wants lies there: at the latest, the last that was woken finds it.
+//! wanted, or gives up, or sleeps again, for others have taken of it, it calls [`pass_on`]: there
+//! may be enough left for another. So none sleeps while what it wants lies there: at the latest,
+//! the last that was woken finds it.
 
 use kernel::sync::{
     atomic::{
@@ -112,9 +113,15 @@ pub(crate) trait Sleeper {
     fn sleep(&mut self) -> bool;
 }
 
-/// Waits until `ready`, which must not sleep.
-pub(crate) fn wait(sleeper: &mut impl Sleeper, ready: impl Fn() -> bool) -> Woken {
+/// Waits until `ready`, which must not sleep. Who was woken and isn't ready has others woken by `leave`, which
+/// [passes on](pass_on) what there is.
+pub(crate) fn wait(
+    sleeper: &mut impl Sleeper,
+    ready: impl Fn() -> bool,
+    leave: impl Fn(),
+) -> Woken {
     let mut in_time = true;
+    let mut has_slept = false;
     loop {
         let queued = sleeper.enqueue();
         if ready() {
@@ -126,6 +133,10 @@ pub(crate) fn wait(sleeper: &mut impl Sleeper, ready: impl Fn() -> bool) -> Woke
         if !in_time {
             return Woken::TimedOut;
         }
+        if has_slept {
+            leave();
+        }
         in_time = sleeper.sleep();
+        has_slept = true;
     }
 }

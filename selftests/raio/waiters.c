@@ -483,6 +483,29 @@ TEST_F(waiters, part_of_a_share_is_stolen)
 	sleeper_end(_metadata, &s[1], 2);
 }
 
+/* What is left of one is enough for who wants less. In kernel AIO who comes first takes it. */
+TEST_F(waiters, rest_of_a_stolen_share)
+{
+	struct sleeper s[] = { WANTS(2, 2), WANTS(1, 1) };
+	struct io_event ev;
+	struct iocb io[2];
+
+	if (!variant->ops->is_raio)
+		return;
+	pin_to_cpu(0);
+	sleeper_start(_metadata, &s[0]);
+	sleeper_start(_metadata, &s[1]);
+	hold_processor(_metadata);
+	post(_metadata, &self->fed, io, 2, 0);
+	ASSERT_EQ(1, ring_reap(self->fed.aio.ctx, 1, &ev));
+	let_processor(_metadata);
+	EXPECT_NONE_STUCK(s, 2);
+	sleeper_end(_metadata, &s[1], 1);
+	EXPECT_TRUE(sleeper_sleeps(&s[0]));
+	post(_metadata, &self->fed, io, 2, 2);
+	sleeper_end(_metadata, &s[0], 2);
+}
+
 /* A signal or the end of the time finds it woken for an event: it has it. */
 TEST_F(waiters, share_and_a_signal)
 {

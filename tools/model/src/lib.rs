@@ -192,6 +192,8 @@ mod tests {
         queue: Queue,
         /// Of all events that were read.
         sum: AtomicU32,
+        /// There is no more to wait for.
+        gone: AtomicBool,
     }
 
     // SAFETY: loom looks whether two threads use a slot at once.
@@ -209,6 +211,7 @@ mod tests {
                 ring_lock: Mutex::new(0),
                 queue: Queue::new(),
                 sum: AtomicU32::new(0),
+                gone: AtomicBool::new(false),
             })
         }
 
@@ -222,16 +225,29 @@ mod tests {
 
         /// Puts an event there, when there is room.
         fn post(&self, event: u32) {
+            self.post_all(&[event]);
+        }
+
+        /// Puts several there, and tells of them together.
+        fn post_all(&self, events: &[u32]) {
             let mut tail = self.completion_lock.lock().unwrap();
-            while tail.wrapping_sub(given_back(&self.head)) == SLOTS {
-                thread::yield_now();
+            for event in events {
+                while tail.wrapping_sub(given_back(&self.head)) == SLOTS {
+                    thread::yield_now();
+                }
+                // SAFETY: loom looks whether anybody else uses the slot.
+                self.slot(*tail).with_mut(|slot| unsafe { *slot = *event });
+                *tail += 1;
             }
-            // SAFETY: loom looks whether anybody else uses the slot.
-            self.slot(*tail).with_mut(|slot| unsafe { *slot = event });
-            *tail += 1;
             publish(&self.tail, *tail);
             drop(tail);
             announce(&self.queue, &Nobody, || self.unread());
+        }
+
+        /// Has all who wait find out that there is no more to wait for.
+        fn go(&self) {
+            self.gone.store(true, Ordering::Relaxed);
+            self.queue.wake(|| u32::MAX);
         }
 
         /// Reads up to `max` events.
@@ -251,6 +267,7 @@ mod tests {
             got
         }
 
+        /// Waits until `ready`, or it is gone.
         fn wait(&self, level: u32, ready: impl Fn() -> bool) {
             let mut place = Place {
                 queue: &self.queue,
@@ -261,7 +278,8 @@ mod tests {
                     woken: Condvar::new(),
                 }),
             };
-            assert_eq!(wait(&mut place, ready), Woken::Ready);
+            let ready = || self.gone.load(Ordering::Relaxed) || ready();
+            assert_eq!(wait(&mut place, ready, || self.pass_on()), Woken::Ready);
         }
 
         fn pass_on(&self) {
@@ -339,7 +357,28 @@ mod tests {
             ],
             |ring| {
                 ring.getevents(1);
-                ring.queue.wake(|| u32::MAX);
+                ring.go();
+            },
+        );
+    }
+
+    /// One is woken for two events, of which another takes one, without having waited. The other is for who waits
+    /// for one.
+    fn one_is_taken() {
+        model(
+            [
+                |ring| {
+                    ring.wait(2, || ring.unread() >= 2);
+                    ring.pass_on();
+                },
+                |ring| {
+                    ring.post_all(&[1, 2]);
+                    ring.reap(1);
+                },
+            ],
+            |ring| {
+                ring.getevents(1);
+                ring.go();
             },
         );
     }
@@ -372,6 +411,7 @@ mod tests {
         one_waits_for_two();
         two_wait();
         one_gives_up();
+        one_is_taken();
         slots_are_used_again();
     }
 
@@ -398,6 +438,13 @@ mod tests {
         fn passing_on() {
             PASSES_ON.set(false);
             one_gives_up();
+        }
+
+        #[test]
+        #[should_panic(expected = "deadlock")]
+        fn passing_on_of_who_sleeps_again() {
+            PASSES_ON.set(false);
+            one_is_taken();
         }
 
         #[test]
