@@ -155,7 +155,7 @@ pub(crate) struct Request {
     work: Work,
     /// Of who has submitted it, if that isn't the context's.
     identity: Option<Arc<Identity>>,
-    /// Whether the file system is kept from being frozen.
+    /// Whether the file system is kept from being frozen: from an attempt to its end.
     writing: bool,
 }
 
@@ -732,9 +732,6 @@ impl Own {
     unsafe fn let_go_of(request: NonNull<Request>, files: &mut Uses<ARef<File>>) {
         // SAFETY: As the caller says.
         let request = unsafe { &mut *request.as_ptr() };
-        if request.writing {
-            request.kiocb.end_write();
-        }
         // Nothing is left out, so that nobody forgets what has to be dropped.
         let Request {
             kiocb: _,

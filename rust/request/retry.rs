@@ -287,8 +287,11 @@ impl Request {
                 };
                 (*request).kiocb.aim(retry.pos.wrapping_add(moved), manner);
                 if dir == Direction::Write && file_io::is_regular(&(*request).file) {
-                    if !(*request).kiocb.start_write(manner == Manner::Impatient) {
-                        return Tried::WouldWait;
+                    if !(*request).kiocb.start_write(manner != Manner::Patient) {
+                        return match manner {
+                            Manner::AsItIs => Tried::Ended(EAGAIN.to_errno().into()),
+                            _ => Tried::WouldWait,
+                        };
                     }
                     (*request).writing = true;
                 }
@@ -458,6 +461,8 @@ impl Request {
             {
                 Self::again(this);
             } else {
+                // At once: who freezes the file system waits for it, and the submitter may wait for that one.
+                Self::end_write(this);
                 Self::complete(this, Self::total(this, last));
             }
         }

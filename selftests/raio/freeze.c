@@ -304,6 +304,87 @@ TEST_F(freeze, waits_for_writes)
 	EXPECT_EQ(-1, pattern_check(self->buf, 3 * LEN, 0, SEED + 1));
 }
 
+/* One who submits when a time was noted that is still the present one. */
+struct at_once {
+	struct call call;
+	int fd;
+	char *buf;
+};
+
+static void *at_once_thread(void *data)
+{
+	struct at_once *a = data;
+	struct timespec before, now;
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &before);
+	do {
+		clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	} while (now.tv_nsec == before.tv_nsec);
+	if (pwrite(a->fd, a->buf, LEN, 2 * LEN) != LEN || testdev_try("b0 mode hang"))
+		ksft_exit_fail_msg("no write before the one that hangs\n");
+	return call_thread(&a->call);
+}
+
+/*
+ * One that has ended is over for who freezes, though its call goes on; and one behind it that
+ * is not to wait doesn't wait for the thaw. The first is a worker's if there is a time to note,
+ * and not always is the thread quick enough.
+ */
+TEST_F(freeze, not_waiting_behind_one_that_ended)
+{
+	struct iocb io[2], *iop[2], *there;
+	char *page = map_pages(PAGE);
+	int uffd = uffd_open();
+	struct io_event ev[2];
+	unsigned int i, round;
+
+	/* Kernel AIO waits. */
+	if (!variant->ops->is_raio)
+		return;
+	ASSERT_LE(0, uffd);
+	for (i = 0; i < 2; i++)
+		iocb_prep(&io[i], IOCB_CMD_PWRITE, self->direct, self->buf + i * LEN, LEN, i * LEN);
+	io[1].aio_rw_flags = RWF_NOWAIT;
+	memcpy(page, &io[1], sizeof(io[1]));
+	there = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, there);
+	ASSERT_EQ(0, uffd_missing(uffd, there, PAGE));
+	iop[0] = &io[0];
+	iop[1] = there;
+
+	for (round = 0; round < 20; round++) {
+		struct freezer freezer = { .fd = self->cached };
+		struct at_once at_once = {
+			.call = { .kind = SUBMIT, .aio = self->aio, .nr = 2, .iocbs = iop },
+			.fd = self->direct,
+			.buf = self->buf,
+		};
+		struct call *call = &at_once.call;
+
+		ASSERT_EQ(0, pthread_create(&call->thread, NULL, at_once_thread, &at_once));
+		ASSERT_TRUE(uffd_wait(uffd));
+		testdev_cmd("b0 wait held 1");
+		testdev_cmd("b0 mode now");
+		ASSERT_EQ(0, pthread_create(&freezer.thread, NULL, freezer_thread, &freezer));
+		ASSERT_TRUE(wait_for(freezer_sleeps(&freezer) || freezer_over(&freezer)));
+		EXPECT_FALSE(freezer_over(&freezer));
+		testdev_cmd("b0 complete 1");
+		EXPECT_TRUE(wait_for(freezer_over(&freezer)));
+		EXPECT_FALSE(call_over(call));
+		ASSERT_EQ(0, uffd_fill(uffd, there, page));
+		EXPECT_RETURNS(2, call);
+		ASSERT_EQ(2, aio_wait(&self->aio, 2, ev));
+		i = event_iocb(&ev[0]) != &io[0];
+		EXPECT_EVENT(&ev[i], &io[0], LEN);
+		EXPECT_EVENT(&ev[!i], there, -EAGAIN);
+		pthread_join(freezer.thread, NULL);
+		EXPECT_EQ(0, freezer.ret);
+		ASSERT_EQ(0, thaw(self->cached));
+		ASSERT_EQ(0, madvise(there, PAGE, MADV_DONTNEED));
+	}
+	close(uffd);
+}
+
 /* Refused ones keep nobody from it. */
 TEST_F(freeze, refused_writes_let_go)
 {
