@@ -18,6 +18,7 @@
 #include <linux/iocontext.h>
 #include <linux/ioprio.h>
 #include <linux/kthread.h>
+#include <linux/magic.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
@@ -187,6 +188,15 @@ void raio_put_io_context(void *data)
 	put_io_context(ioc);
 }
 
+/* As one that exits and hasn't shared it. */
+void raio_drop_io_context(void *data)
+{
+	struct io_context *ioc = data;
+
+	if (atomic_dec_and_test(&ioc->active_ref))
+		put_io_context(ioc);
+}
+
 void *raio_swap_io_context(void *ioc)
 {
 	void *old;
@@ -260,6 +270,11 @@ void raio_account_io(struct task_struct *leader)
 	sig->oublock += task_io_get_oublock(current);
 	task_io_accounting_add(&sig->ioac, &current->ioac);
 	write_sequnlock_irq(&sig->stats_lock);
+	task_io_accounting_init(&current->ioac);
+}
+
+void raio_forget_io(void)
+{
 	task_io_accounting_init(&current->ioac);
 }
 
@@ -803,6 +818,20 @@ u8 raio_file_write_hint(struct file *file)
 bool raio_in_task(const struct task_struct *task)
 {
 	return task == current && in_task();
+}
+
+/* Of pseudo file systems whose methods look at current. */
+bool raio_file_is_of_its_caller(struct file *file)
+{
+	switch (file_inode(file)->i_sb->s_magic) {
+	case PROC_SUPER_MAGIC:
+	case SYSFS_MAGIC:
+	case CGROUP_SUPER_MAGIC:
+	case CGROUP2_SUPER_MAGIC:
+		return true;
+	default:
+		return false;
+	}
 }
 
 bool raio_file_is_reg(struct file *file)

@@ -121,7 +121,7 @@ pub(crate) fn can_iopoll(file: &File) -> bool {
 /// How a file can be asked for a transfer, so that whoever asks doesn't wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asking {
-    /// As it is, for who asked for the transfer takes `EAGAIN` for an answer.
+    /// As it is, for who asked for the transfer takes `EAGAIN` for an answer, or has to do it himself.
     Plainly,
     /// Not to wait. It says `EAGAIN` instead.
     Impatiently,
@@ -129,6 +129,13 @@ pub(crate) enum Asking {
     WhenReady,
     /// Not at all.
     Never,
+}
+
+/// Does `file` look at who reads or writes it for more than a worker takes on: its namespaces, its cgroup, its
+/// number?
+fn is_of_its_caller(file: &File) -> bool {
+    // SAFETY: A live file.
+    unsafe { bindings::raio_file_is_of_its_caller(file.as_ptr()) }
 }
 
 /// Could `file` be ready at one time, and not at another?
@@ -463,6 +470,7 @@ impl Kiocb {
         let gets_ready = gets_ready(file);
         if flags & bindings::RAIO_IOCB_NOWAIT != 0
             || gets_ready && file_flags & bindings::RAIO_O_NONBLOCK != 0
+            || is_of_its_caller(file)
         {
             Asking::Plainly
         } else if mode & bindings::RAIO_FMODE_NOWAIT == 0 {
@@ -477,7 +485,8 @@ impl Kiocb {
         {
             Asking::Impatiently
         } else if ways & bindings::RAIO_FOP_BUFFER_WASYNC == 0
-            || flags & bindings::RAIO_IOCB_DSYNC != 0
+            // What is written behind the end is to be in one piece.
+            || flags & (bindings::RAIO_IOCB_DSYNC | bindings::RAIO_IOCB_APPEND) != 0
         {
             Asking::Never
         } else {

@@ -89,6 +89,8 @@ impl Identity {
         // SAFETY: A kernel thread has no mm, I/O context, and so on of its own but those that are put
         // back below, and shares none of this with others. Ours are kept by `self`, and `mm` has users.
         unsafe {
+            // What was done for others is nobody's.
+            bindings::raio_forget_io();
             bindings::kthread_use_mm(mm.as_raw());
             let memcg = bindings::raio_charge_mm(mm.as_raw(), &mut saved);
             bindings::raio_assume_blkcg(self.blkcg);
@@ -96,7 +98,11 @@ impl Identity {
             let fsize = bindings::raio_swap_fsize_limit(self.fsize);
             let ret = task::acting_as(&self.credentials, f);
             bindings::raio_swap_fsize_limit(fsize);
-            bindings::raio_swap_io_context(io_context);
+            let used = bindings::raio_swap_io_context(io_context);
+            if !used.is_null() && used != self.io_context {
+                // There was none, and a scheduler has made one.
+                bindings::raio_drop_io_context(used);
+            }
             bindings::raio_assume_blkcg(ptr::null_mut());
             bindings::raio_account_io(self.process.as_ptr());
             bindings::raio_uncharge_mm(memcg, saved);
