@@ -54,6 +54,7 @@ use crate::{
             Watch, //
         },
         page_wait::PageWaiter,
+        task, //
     },
     stats::Counter,
 };
@@ -322,7 +323,7 @@ impl Request {
                     return Tried::Ended(ret);
                 };
                 let left = retry.buffer.len().saturating_sub(retry.done);
-                if ret as usize >= left || !(*request).kiocb.goes_on() {
+                if ret as usize >= left || !(*request).kiocb.goes_on() || task::is_killed() {
                     return Tried::Ended(ret);
                 }
                 retry.done += ret as usize;
@@ -506,8 +507,9 @@ impl Request {
         unsafe {
             let inflight = Self::inflight(this);
             // Nobody kicks it until it is parked again.
-            if Self::unwatch(this) {
-                (*this.as_ptr()).ownership.look();
+            if Self::unwatch(this) && (*this.as_ptr()).ownership.look().gone {
+                // What it has waited on is no more, and the word of that stays.
+                Self::retry(this)?.asking = Asking::Never;
             }
             let mut patient = false;
             loop {

@@ -7,9 +7,12 @@
  * own time running out.
  */
 #include <linux/falloc.h>
+#include <sched.h>
 #include <sys/param.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 
+#include "raio_cgroup.h"
 #include "raio_fuse.h"
 #include "raio_loopfs.h"
 #include "raio_race.h"
@@ -1055,6 +1058,145 @@ TEST_F_TIMEOUT(stream, storm, 120)
 	EXPECT_LT(0, MOVED(&s->before, kicked));
 	ASSERT_EQ(0, aio_destroy(&s->aio, s->aio.ctx));
 	s->aio.ctx = 0;
+}
+
+/* Files of other kinds. */
+
+FIXTURE(other)
+{
+	struct scene s;
+};
+
+FIXTURE_SETUP(other)
+{
+	scene_begin(_metadata, &self->s);
+}
+
+FIXTURE_TEARDOWN(other)
+{
+	scene_end(_metadata, &self->s);
+}
+
+/* One that looks at who reads it, here at what number a process has there, is read by who has submitted that. */
+TEST_F(other, of_a_namespace)
+{
+	struct scene *s = &self->s;
+	char dir[64], path[80];
+	pid_t pid;
+	int fd;
+
+	cgroup_make(_metadata, dir, sizeof(dir));
+	snprintf(path, sizeof(path), "%s/cgroup.procs", dir);
+	fd = open(path, O_RDONLY);
+	ASSERT_LE(0, fd);
+	pid = syscall(__NR_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0);
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		struct iocb *iop = &s->io[0];
+		aio_context_t ctx = 0;
+		int dev = raio_open();
+
+		iocb_prep(iop, IOCB_CMD_PREAD, fd, s->buf, PAGE, 0);
+		_exit(cgroup_take(dir, 0) || raio_setup(dev, 1, &ctx) ||
+		      raio_submit(dev, ctx, 1, &iop) != 1 ||
+		      raio_getevents(dev, ctx, 1, 1, s->ev, NULL) != 1 || s->ev[0].res != 2 ||
+		      memcmp(s->buf, "1\n", 2));
+	}
+	EXPECT_EQ(0, wait_child(pid));
+	close(fd);
+	EXPECT_EQ(0, rmdir(dir));
+}
+
+struct child {
+	struct scene *s;
+	long ret;
+};
+
+static int signal_child(void *data)
+{
+	struct child *c = data;
+
+	c->ret = aio_submit_one(&c->s->aio, &c->s->io[0]);
+	return 0;
+}
+
+#define STACK	65536
+
+/*
+ * Signals of somebody who shares memory, but not signals, and has gone: a worker waits for
+ * what doesn't come, and doesn't ask again and again.
+ */
+TEST_F(other, signals_of_who_has_gone)
+{
+	char *stack = map_pages(STACK);
+	struct scene *s = &self->s;
+	struct child c = { .s = s };
+	unsigned long punted;
+	sigset_t set;
+	pid_t pid;
+	int fd;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	fd = signalfd(-1, &set, SFD_CLOEXEC);
+	ASSERT_LE(0, fd);
+	iocb_prep(&s->io[0], IOCB_CMD_PREAD, fd, buf_of(s, 0), sizeof(struct signalfd_siginfo), 0);
+	/* We sleep until it has ended, for we share a stack's rest. */
+	pid = clone(signal_child, stack + STACK, CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD,
+		    &c);
+	ASSERT_LE(0, pid);
+	ASSERT_EQ(1, c.ret);
+	EXPECT_EQ(0, wait_child(pid));
+	grace_periods();
+	punted = MOVED(&s->before, punted);
+	grace_periods();
+	EXPECT_EQ(punted, MOVED(&s->before, punted));
+	EXPECT_NO_EVENT(s);
+	close(fd);
+}
+
+#define VECTORS	1024
+#define MIB	(1UL << 20)
+
+/* Who is killed doesn't go on with what may go on for very long. */
+TEST_F(other, goes_on_until_killed)
+{
+	struct scene *s = &self->s;
+	struct line line;
+	pid_t pid;
+	int fd = open("/dev/zero", O_RDONLY);
+
+	ASSERT_LE(0, fd);
+	line_open(_metadata, &line);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		char *buf = mmap(NULL, MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+				 -1, 0);
+		struct iocb *iop[EVENTS];
+		struct iovec iov[VECTORS];
+		aio_context_t ctx = 0;
+		int dev = raio_open();
+		unsigned int i;
+
+		line_child(&line);
+		for (i = 0; i < VECTORS; i++)
+			iov[i] = (struct iovec){ .iov_base = buf, .iov_len = MIB };
+		for (i = 0; i < EVENTS; i++) {
+			iop[i] = &s->io[i];
+			iocb_prep(iop[i], IOCB_CMD_PREADV, fd, iov, VECTORS, 0);
+		}
+		if (raio_setup(dev, EVENTS, &ctx) || !line_tell(line.fds[1]))
+			_exit(1);
+		_exit(raio_submit(dev, ctx, EVENTS, iop) != EVENTS);
+	}
+	line_parent(&line);
+	ASSERT_TRUE(line_wait(line.fds[0]));
+	/* It is about to submit, or does. */
+	grace_periods();
+	ASSERT_EQ(0, kill(pid, SIGKILL));
+	EXPECT_EQ(SIGKILL, wait_child(pid));
+	close(fd);
 }
 
 TEST_HARNESS_MAIN
