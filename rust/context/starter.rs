@@ -181,22 +181,22 @@ impl Named {
         let (addr, len) = (transfer.addr, transfer.len);
         self.device.filter(|device| {
             file_io::open_for(file, dir)
-                && device.takes(file, transfer.pos, len, dir)
+                && device.takes(file, transfer.pos, addr, len, dir)
                 // What is wrong with memory the ordinary path says.
-                && (registered || user::is_memory(addr, len) && device.takes_memory(addr, len))
+                && (registered || user::is_memory(addr, len))
         })
     }
 
     /// Isn't it to be merged with another? It is known that it goes on with the one before as little as the next
     /// one, which begins at `next` if that is known, goes on with it. One that ends where the one before begins could
-    /// be merged too, at the front; it isn't looked for, and is not merged. Nor is one that is polled for where
-    /// anybody's are merged: that of another might have to be asked for instead.
+    /// be merged too, at the front; it isn't looked for, and is not merged. Nor is one that is polled for: it would
+    /// end only when that of somebody else is asked for, or that one with it, who may count on an interrupt.
     #[inline(always)]
     fn is_alone(&mut self, transfer: &Transfer, next: Option<u64>) -> bool {
         let begin = transfer.pos as u64;
         let end = begin.wrapping_add(transfer.len as u64);
         let goes_on = mem::replace(&mut self.last_end, end) == begin;
-        if !self.merges_neighbours {
+        if self.polled || !self.merges_neighbours {
             return self.polled;
         }
         !goes_on && next.is_some_and(|next| next != end)
@@ -424,6 +424,9 @@ impl<'a> Starter<'a> {
     /// The event of one without a file that does nothing.
     fn do_nothing(&mut self, iocb: &Iocb, slot: Slot) -> Result<bool> {
         let args = iocb.decode(true)?;
+        if iocb.fixed_buffer()?.is_some() {
+            return Err(EINVAL);
+        }
         let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
         let event = ops::noop(args.data, &args)?;
         if eventfd.is_some() {

@@ -715,11 +715,6 @@ struct block_device *raio_direct_bdev(struct file *file)
 	return queue_is_mq(bdev_get_queue(bdev)) ? bdev : NULL;
 }
 
-unsigned int raio_bdev_memory_mask(struct block_device *bdev)
-{
-	return bdev_dma_alignment(bdev);
-}
-
 bool raio_bdev_sorts(struct block_device *bdev)
 {
 	return READ_ONCE(bdev_get_queue(bdev)->elevator);
@@ -727,16 +722,17 @@ bool raio_bdev_sorts(struct block_device *bdev)
 
 /*
  * Does the transfer need nothing but its bio: is no page of the device cached, is it of whole
- * blocks and within the device, and, for a write, may the device be written to as it is?
+ * blocks and within the device, is its memory as the device wants it, and, for a write, may the
+ * device be written to as it is?
  */
-bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos, size_t len,
-		      bool write)
+bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos,
+		      unsigned long addr, size_t len, bool write)
 {
 	struct address_space *mapping = file->f_mapping;
 	loff_t size = bdev_nr_bytes(bdev);
 
 	if (mapping->nrpages || (pos | len) & (bdev_logical_block_size(bdev) - 1) || pos < 0 ||
-	    !len || len > size || pos > size - len)
+	    (addr | len) & bdev_dma_alignment(bdev) || !len || len > size || pos > size - len)
 		return false;
 	return !write || (!bdev_read_only(bdev) && !IS_SWAPFILE(mapping->host) &&
 			  !bdev_max_write_streams(bdev));

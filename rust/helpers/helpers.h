@@ -153,10 +153,9 @@ void raio_iov_iter_bvec(struct iov_iter *iter, int rw, const struct bio_vec *vec
 			unsigned long nr, size_t offset, size_t len);
 void raio_iov_iter_copy(struct iov_iter *to, const struct iov_iter *from, size_t skip);
 struct block_device *raio_direct_bdev(struct file *file);
-unsigned int raio_bdev_memory_mask(struct block_device *bdev);
 bool raio_bdev_sorts(struct block_device *bdev);
-bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos, size_t len,
-		      bool write);
+bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos,
+		      unsigned long addr, size_t len, bool write);
 bool raio_file_can_iopoll(struct file *file);
 int raio_iopoll_bio(struct bio *bio);
 int raio_iopoll_kiocb(struct kiocb *iocb);

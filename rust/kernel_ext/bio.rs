@@ -34,21 +34,21 @@ impl Device {
         NonNull::new(unsafe { bindings::raio_direct_bdev(file.as_ptr()) }).map(Self)
     }
 
-    /// Does one of `len` bytes at `pos`? Then nothing of the device is cached, and none of what its file
-    /// checks, but for permissions, keeps it from that, or cuts it short. `file` is what it is of.
+    /// Does one of `len` bytes at `pos`, and at `addr` of the caller's? Then nothing of the device is cached,
+    /// and none of what its file checks, but for permissions, keeps it from that, or cuts it short. `file` is what
+    /// it is of.
     #[inline]
-    pub(crate) fn takes(self, file: &File, pos: i64, len: usize, dir: Direction) -> bool {
-        let write = dir == Direction::Write;
-        // SAFETY: A live file of that device.
-        unsafe { bindings::raio_direct_fits(self.0.as_ptr(), file.as_ptr(), pos, len, write) }
-    }
-
-    /// Can it be given memory that is pinned for the transfer, `len` bytes at `addr` of the caller?
-    #[inline]
-    pub(crate) fn takes_memory(self, addr: usize, len: usize) -> bool {
-        // SAFETY: It is there.
-        let mask = unsafe { bindings::raio_bdev_memory_mask(self.0.as_ptr()) };
-        (addr | len) & mask as usize == 0
+    pub(crate) fn takes(
+        self,
+        file: &File,
+        pos: i64,
+        addr: usize,
+        len: usize,
+        dir: Direction,
+    ) -> bool {
+        let (bdev, write) = (self.0.as_ptr(), dir == Direction::Write);
+        // SAFETY: A live file of that device. The address isn't followed.
+        unsafe { bindings::raio_direct_fits(bdev, file.as_ptr(), pos, addr, len, write) }
     }
 
     /// Notes that the caller reads or writes, as its file does before each transfer.

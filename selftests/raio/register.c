@@ -211,6 +211,9 @@ TEST_F(registered, refused)
 	native_prep(&io, 1, IOCB_CMD_FSYNC, 0, NULL, 0, 0);
 	fixed(&io, 1, 1);
 	EXPECT_EQ(-EINVAL, RESULT(&io));
+	native_prep(&io, 1, IOCB_CMD_NOOP, 0, NULL, 0, 0);
+	fixed(&io, -1, 1);
+	EXPECT_EQ(-EINVAL, RESULT(&io));
 	fixed(&io, 1, -1);
 	io.aio_flags = RAIO_IOCB_FIXED_FILE;
 	io.aio_reserved2 = 0;
