@@ -104,6 +104,8 @@ pub(crate) struct Engine {
     /// On which files are looked at that were woken, and what waits for them is told. A file may wait for work
     /// that needs memory (terminals do).
     pub(crate) looks: OwnedQueue,
+    /// On which devices are asked for what contexts that have ended wait for, for as long as that takes.
+    drains: OwnedQueue,
     contexts: KmemCache<Kioctx>,
     fs: PseudoFs,
     limits: Limits,
@@ -118,6 +120,7 @@ impl Engine {
             requests: KmemCache::new(c"raio_kiocb")?,
             workers: OwnedQueue::new(c"raio_worker", false)?,
             looks: OwnedQueue::new(c"raio_look", false)?,
+            drains: OwnedQueue::new(c"raio_drain", false)?,
             contexts: KmemCache::new(c"raio_kioctx")?,
             fs: PseudoFs::new()?,
             limits: Limits::new()?,
@@ -132,6 +135,7 @@ impl Engine {
         module::quiesce();
         self.workers.flush();
         self.looks.flush();
+        self.drains.flush();
         self.free_queue.flush();
         // What was registered waits for a second grace period.
         self.free_queue.flush();

@@ -129,7 +129,7 @@ impl Kioctx {
         unsafe {
             if this.as_ref().cache().iopoll().any() {
                 this.as_ref().reqs.get_many(1);
-                work::queue::<Self, DRAIN>(this, &this.as_ref().engine.workers);
+                work::queue::<Self, DRAIN>(this, &this.as_ref().engine.drains);
             }
         }
     }
