@@ -62,6 +62,7 @@ same_layout! {
         fop_flags = RAIO_OFFSET_file_operations_fop_flags,
         mmap = RAIO_OFFSET_file_operations_mmap,
         poll = RAIO_OFFSET_file_operations_poll,
+        flush = RAIO_OFFSET_file_operations_flush,
         read_iter = RAIO_OFFSET_file_operations_read_iter,
         write_iter = RAIO_OFFSET_file_operations_write_iter,
         fsync = RAIO_OFFSET_file_operations_fsync,

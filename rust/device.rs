@@ -2,7 +2,7 @@
 
 //! `/dev/raio`: takes an ioctl apart and calls one function for it. No locks.
 //!
-//! `unsafe` only says what [`poll`] has to know of the file.
+//! `unsafe` only says what [`misc`] has to know of the file.
 
 use crate::{
     abi::{
@@ -18,9 +18,9 @@ use crate::{
         User, //
     },
     kernel_ext::{
-        poll::{
+        misc::{
             self,
-            Pollable, //
+            MiscFile, //
         },
         sigmask::{
             self,
@@ -52,7 +52,7 @@ impl MiscDevice for RaioFile {
     fn open(file: &File, _misc: &MiscDeviceRegistration<Self>) -> Result<Self::Ptr> {
         let contexts = Contexts::new(crate::engine()?)?;
         // SAFETY: We are called with it, and haven't returned.
-        unsafe { poll::enable::<Self>(file) };
+        unsafe { misc::enable::<Self>(file) };
         Ok(KBox::new(Self { contexts }, GFP_KERNEL_ACCOUNT)?)
     }
 
@@ -71,13 +71,17 @@ impl MiscDevice for RaioFile {
 }
 
 // SAFETY: That of `contexts`, which are dropped in `release`.
-unsafe impl Pollable for RaioFile {
+unsafe impl MiscFile for RaioFile {
     fn pollers(&self) -> &PollQueue {
         self.contexts.pollers()
     }
 
     fn readable(&self) -> bool {
         self.contexts.readable()
+    }
+
+    fn closed(&self) {
+        self.contexts.kill_left();
     }
 }
 

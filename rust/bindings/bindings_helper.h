@@ -89,6 +89,7 @@ RAIO_LAYOUT(file, f_iocb_flags);
 RAIO_LAYOUT(file_operations, fop_flags);
 RAIO_LAYOUT(file_operations, mmap);
 RAIO_LAYOUT(file_operations, poll);
+RAIO_LAYOUT(file_operations, flush);
 RAIO_LAYOUT(file_operations, read_iter);
 RAIO_LAYOUT(file_operations, write_iter);
 RAIO_LAYOUT(file_operations, fsync);

@@ -297,6 +297,32 @@ impl Contexts {
     /// Destroys all contexts, and waits for the I/O on all of them to end or to be killed. To be
     /// called once, when nobody else can call anything.
     pub(crate) fn destroy_all(&self) {
+        self.each(|ctx| {
+            // It can only fail for one that ends already.
+            let _ = ctx.kill();
+            ctx.unmap();
+        });
+        self.siblings.close();
+        // A kernel thread closes what was last in flight in a socket, and the files of everybody.
+        if !task::is_kernel_thread() {
+            let _ = wait(&self.siblings.all_ended, || self.siblings.oldest());
+        }
+        self.siblings.leave_behind();
+    }
+
+    /// Kills those that the running process has made, if it has their memory no more: it exits, or runs another
+    /// program. Their rings are unmapped only when workers have that memory no more, either, who may wait for long.
+    pub(crate) fn kill_left(&self) {
+        self.each(|ctx| {
+            if !ctx.is_ours() && ctx.identity.is_of_current_process() {
+                // It can only fail for one that ends already.
+                let _ = ctx.kill();
+            }
+        });
+    }
+
+    /// Calls `f` with each, but those that end already.
+    fn each(&self, f: impl Fn(User)) {
         let mut from = 0;
         loop {
             let ctx = {
@@ -308,17 +334,9 @@ impl Contexts {
                 User::tryget(ctx)
             };
             if let Some(ctx) = ctx {
-                // It can only fail for one that ends already.
-                let _ = ctx.kill();
-                ctx.unmap();
+                f(ctx);
             }
         }
-        self.siblings.close();
-        // A kernel thread closes what was last in flight in a socket, and the files of everybody.
-        if !task::is_kernel_thread() {
-            let _ = wait(&self.siblings.all_ended, || self.siblings.oldest());
-        }
-        self.siblings.leave_behind();
     }
 }
 

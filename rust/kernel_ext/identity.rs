@@ -74,6 +74,12 @@ impl Identity {
         }
     }
 
+    /// Is it that of the running process, whatever that is allowed now?
+    pub(crate) fn is_of_current_process(&self) -> bool {
+        // SAFETY: It lives, by the type invariant.
+        unsafe { bindings::raio_is_current_process(self.process.as_ptr()) }
+    }
+
     /// Runs `f` with it, in `mm`. [`None`] if nobody has that any more. The running task must be a
     /// kernel thread.
     pub(crate) fn assume<R>(&self, mm: &Mm, f: impl FnOnce() -> R) -> Option<R> {

@@ -1199,4 +1199,37 @@ TEST_F(other, goes_on_until_killed)
 	close(fd);
 }
 
+/* A worker that waits doesn't keep the context of a process that has ended, though another has the file. */
+TEST_F(other, of_a_process_that_has_ended)
+{
+	struct scene *s = &self->s;
+	struct pollfd pfd = { .events = POLLIN };
+	int dev = raio_open();
+	char path[64];
+	pid_t pid;
+
+	ASSERT_LE(0, dev);
+	snprintf(path, sizeof(path), "%s/raio-test-fifo", tmpfs_dir());
+	ASSERT_EQ(0, mkfifo(path, 0600));
+	pfd.fd = open(path, O_RDONLY | O_NONBLOCK);
+	ASSERT_LE(0, pfd.fd);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		struct iocb *iop = &s->io[0];
+		aio_context_t ctx = 0;
+		/* More than fits. */
+		char *buf = map_pages(MIB);
+
+		iocb_prep(iop, IOCB_CMD_PWRITE, open(path, O_WRONLY), buf, MIB, 0);
+		_exit(raio_setup(dev, 1, &ctx) || raio_submit(dev, ctx, 1, &iop) != 1 ||
+		      poll(&pfd, 1, WAIT_SECONDS * 1000) != 1);
+	}
+	EXPECT_EQ(0, wait_child(pid));
+	EXPECT_TRUE(wait_for(MOVED(&s->before, frees) == 1));
+	close(dev);
+	close(pfd.fd);
+	unlink(path);
+}
+
 TEST_HARNESS_MAIN

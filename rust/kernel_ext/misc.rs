@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `poll(2)` on the files of a misc device, which [`MiscDevice`] lacks.
+//! What files of a misc device can do that [`MiscDevice`] lacks: to be polled, and to be told that a descriptor
+//! of theirs is closed.
 //!
-//! C header: `include/linux/poll.h`. No locks but that of the [`PollQueue`].
+//! C headers: `include/linux/fs.h`, `include/linux/poll.h`. No locks but that of the [`PollQueue`].
 
 use super::wait::{
     PollQueue,
@@ -11,6 +12,7 @@ use super::wait::{
 use crate::bindings;
 use core::marker::PhantomData;
 use kernel::{
+    ffi,
     fs::File,
     miscdevice::{
         MiscDevice,
@@ -25,23 +27,27 @@ use kernel::{
 /// # Safety
 ///
 /// [`Self::pollers`] must be the same for a file until that is released.
-pub(crate) unsafe trait Pollable: MiscDevice<Ptr = KBox<Self>> {
+pub(crate) unsafe trait MiscFile: MiscDevice<Ptr = KBox<Self>> {
     /// Where those are queued who poll the file.
     fn pollers(&self) -> &PollQueue;
 
     /// Is there anything to read?
     fn readable(&self) -> bool;
+
+    /// A descriptor of the file is closed, by whoever runs; there may be others.
+    fn closed(&self);
 }
 
 struct Operations<T>(PhantomData<T>);
 
-impl<T: Pollable> Operations<T> {
+impl<T: MiscFile> Operations<T> {
     /// What the kernel crate has made for the device.
     const WITHOUT: *const bindings::file_operations =
         MiscDeviceOptions { name: c"" }.into_raw::<T>().fops;
 
     const WITH: &'static bindings::file_operations = &bindings::file_operations {
         poll: Some(Self::poll),
+        flush: Some(Self::flush),
         // SAFETY: A constant.
         ..unsafe { *Self::WITHOUT }
     };
@@ -55,7 +61,7 @@ impl<T: Pollable> Operations<T> {
     ) -> bindings::__poll_t {
         // SAFETY: `open` has put it there, and `release` hasn't taken it, as the file is open.
         let this = unsafe { KBox::<T>::borrow((*file).private_data) };
-        // SAFETY: The queue lives until the file is released, as `Pollable` says. A live file, whose
+        // SAFETY: The queue lives until the file is released, as `MiscFile` says. A live file, whose
         // position we don't use.
         unsafe { this.pollers().register(File::from_raw_file(file), table) };
         if this.readable() {
@@ -64,15 +70,24 @@ impl<T: Pollable> Operations<T> {
             0
         }
     }
+
+    /// # Safety
+    ///
+    /// To be called by the C side only, for an open file of the device.
+    unsafe extern "C" fn flush(file: *mut bindings::file, _of: bindings::fl_owner_t) -> ffi::c_int {
+        // SAFETY: As in `poll`.
+        unsafe { KBox::<T>::borrow((*file).private_data) }.closed();
+        0
+    }
 }
 
-/// Lets `file` be polled.
+/// Lets `file` do that.
 ///
 /// # Safety
 ///
 /// It must be the one that `T::open` was called with, which hasn't returned.
-pub(crate) unsafe fn enable<T: Pollable>(file: &File) {
+pub(crate) unsafe fn enable<T: MiscFile>(file: &File) {
     // SAFETY: Nobody else has a file that is being opened. The operations are those that it has,
-    // and one more, with the same owner, whose reference the file gives up at its end.
+    // and two more, with the same owner, whose reference the file gives up at its end.
     unsafe { (*file.as_ptr()).f_op = Operations::<T>::WITH }
 }
