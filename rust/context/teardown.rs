@@ -313,6 +313,9 @@ impl Contexts {
     /// Kills those that the running process has made, if it has their memory no more: it exits, or runs another
     /// program. Their rings are unmapped only when workers have that memory no more, either, who may wait for long.
     pub(crate) fn kill_left(&self) {
+        if task::is_leaving_others() {
+            return;
+        }
         self.each(|ctx| {
             if !ctx.is_ours() && ctx.identity.is_of_current_process() {
                 // It can only fail for one that ends already.

@@ -412,6 +412,11 @@ bool raio_task_killed(void)
 	       (current->flags & PF_EXITING && current->exit_code & 0x7f);
 }
 
+bool raio_task_leaves_others(void)
+{
+	return current->flags & PF_EXITING && atomic_read(&current->signal->live);
+}
+
 bool raio_task_is_kernel_thread(void)
 {
 	return current->flags & PF_KTHREAD;

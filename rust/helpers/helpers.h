@@ -111,6 +111,7 @@ void raio_file_disown(struct file *file);
 
 void raio_mm_quiesce(struct mm_struct *mm);
 bool raio_task_killed(void);
+bool raio_task_leaves_others(void);
 bool raio_task_is_kernel_thread(void);
 uid_t raio_charged_user(void);
 size_t raio_ram_bytes(void);

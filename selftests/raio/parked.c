@@ -1232,4 +1232,34 @@ TEST_F(other, of_a_process_that_has_ended)
 	unlink(path);
 }
 
+static void *thread_with_its_own_files(void *data)
+{
+	pid_t *tid = data;
+
+	__atomic_store_n(tid, gettid(), __ATOMIC_RELEASE);
+	return (void *)ret_errno(unshare(CLONE_FILES));
+}
+
+/* The same of a thread that closes the file as it ends: it is its process that has the context. */
+TEST_F(other, of_a_thread_that_has_ended)
+{
+	struct scene *s = &self->s;
+	int fd = open("/dev/zero", O_RDONLY);
+	pthread_t thread;
+	char path[64];
+	pid_t tid = 0;
+	void *ret;
+
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, thread_with_its_own_files, &tid));
+	ASSERT_EQ(0, pthread_join(thread, &ret));
+	ASSERT_EQ(NULL, ret);
+	/* It is joined before it is gone. */
+	snprintf(path, sizeof(path), "/proc/self/task/%d", tid);
+	ASSERT_TRUE(wait_for(access(path, F_OK)));
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, fd, PAGE, 0);
+	EXPECT_NEXT(s, 0, PAGE);
+	close(fd);
+}
+
 TEST_HARNESS_MAIN
