@@ -63,18 +63,6 @@ pub(crate) struct Made {
     pub(crate) sq_offset: u32,
 }
 
-/// A mapping of a ring, undone on drop.
-struct Mapping {
-    addr: usize,
-    len: usize,
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        mm::unmap(self.addr, self.len);
-    }
-}
-
 impl Contexts {
     /// Makes a context as `args` ask for.
     ///
@@ -132,19 +120,14 @@ impl Contexts {
         // Declared after `ctx`: when something fails, the lock is free before the ring is freed.
         let setup = ring.begin_setup();
         setup.populate()?;
-        let mapping = Mapping {
-            addr: setup.map(&ctx.ring)?,
-            len: bytes,
-        };
-        let handle = mapping.addr;
         let place = self.siblings.table.reserve(u32::MAX - 1)?;
         let id = place.id();
         ctx.id.store(id, Relaxed);
-
-        // Nothing fails from here on. Our own reference keeps the context when somebody finds and
-        // destroys it at once.
+        // Keeps the context when somebody finds and destroys it at once.
         let user = User::tryget(&ctx).ok_or(EINVAL)?;
-        core::mem::forget(mapping);
+        let handle = setup.map(&ctx.ring)?;
+
+        // Nothing fails from here on: user space may keep what is mapped from being unmapped.
         self.siblings.enter(inflight);
         Counter::Setups.add(1);
         // SAFETY: It isn't moved: only its owner changes.
