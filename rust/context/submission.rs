@@ -8,7 +8,10 @@
 
 use crate::{
     abi::Iocb,
-    kernel_ext::folio::OwnedFolio, //
+    kernel_ext::{
+        folio::OwnedFolio,
+        task, //
+    },
 };
 use core::mem::size_of;
 use kernel::{
@@ -70,7 +73,8 @@ impl SubmissionArray {
         } else {
             index.checked_rem(self.nr).ok_or(EINVAL)?
         };
-        let page = *self.at.get((index / PER_PAGE) as usize).ok_or(EINVAL)?;
+        let page = task::clamp_index((index / PER_PAGE) as usize, self.at.len()).ok_or(EINVAL)?;
+        let page = *self.at.get(page).ok_or(EINVAL)?;
         let in_page = index % PER_PAGE;
         // SAFETY: Entries of that page, by the type invariant, which stays for as long as `self`. User space
         // may write to it at the same time; any bytes will do.
