@@ -91,8 +91,9 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        // SAFETY: Each is a page that we have pinned.
-        unsafe { bindings::unpin_user_pages(self.0.as_mut_ptr(), self.0.len()) }
+        // A device may have written to them, which nothing tells of.
+        // SAFETY: Each is a page that we have pinned. This is process context.
+        unsafe { bindings::unpin_user_pages_dirty_lock(self.0.as_mut_ptr(), self.0.len(), true) }
     }
 }
 
