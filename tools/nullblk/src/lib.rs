@@ -23,8 +23,9 @@ impl NullBlk {
     /// Those of configfs: `EEXIST` if there is one, `ENOENT` without null_blk or if there is no such
     /// setting, `EINVAL` for a value.
     pub fn new(name: &str, settings: &[(&str, u64)]) -> io::Result<Self> {
+        fs::create_dir(Path::new(CONFIG).join(name))?;
+        // From here on it is ours, and goes if the rest fails.
         let disk = Self { name: name.into() };
-        fs::create_dir(disk.config())?;
         for (name, value) in settings.iter().chain(&[("power", 1)]) {
             fs::write(disk.config().join(name), value.to_string())?;
         }
