@@ -73,7 +73,7 @@ pub fn mode_for_setup() -> Mode {
         (!value.is_null()).then(|| CStr::from_ptr(value))
     };
     let path = env(c"RAIO_DEVICE").unwrap_or(raio::DEVICE_PATH);
-    match open(path) {
+    match open(path, old) {
         Ok(fd) => publish(old, fd.into_raw_fd()),
         Err(_) if env(c"RAIO_FALLBACK") == Some(c"1") => publish(old, KERNEL_AIO),
         Err(e) => {
@@ -98,10 +98,12 @@ fn publish(old: c_int, new: c_int) -> Mode {
     }
 }
 
-fn open(path: &CStr) -> io::Result<OwnedFd> {
+/// Opens it as another descriptor than `old`, so that who compares the two sees that it was.
+fn open(path: &CStr, old: c_int) -> io::Result<OwnedFd> {
     let low = raw::open(path)?;
+    let lowest = LOWEST_FD.max(old.saturating_add(1));
     // SAFETY: no memory is involved.
-    let high = unsafe { libc::fcntl(low.as_raw_fd(), libc::F_DUPFD_CLOEXEC, LOWEST_FD) };
+    let high = unsafe { libc::fcntl(low.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) };
     let fd = if high >= 0 {
         // SAFETY: it has just been made.
         unsafe { OwnedFd::from_raw_fd(high) }

@@ -147,9 +147,11 @@ unsafe fn getevents_wide(
     timeout: *const __kernel_timespec,
 ) -> c_int {
     // SAFETY: the caller's promise. Events that are there are left to the
-    // kernel: it has to keep other readers out, and finds bad pointers.
+    // kernel: it has to keep other readers out, and finds bad pointers. The
+    // child of a fork has no ring.
     unsafe {
-        if !timeout.is_null()
+        if device::mode() != Mode::None
+            && !timeout.is_null()
             && (*timeout).tv_sec == 0
             && (*timeout).tv_nsec == 0
             && !ctx.is_null()
