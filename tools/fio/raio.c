@@ -172,6 +172,8 @@ static enum fio_q_status raio_queue(struct thread_data *td, struct io_u *io_u)
 			io_u_mark_submit(td, 1);
 			io_u_mark_complete(td, 1);
 		} else {
+			if (fio_fill_issue_time(td))
+				fio_gettime(&io_u->issue_time, NULL);
 			do_io_u_sync(td, io_u);
 		}
 		return FIO_Q_COMPLETED;
@@ -245,9 +247,10 @@ static int raio_commit(struct thread_data *td)
 	if (o->userspace_reap && rd->in_flight + rd->q.queued >= td->o.iodepth)
 		return 0;
 
+	/* What is left then, or refused, is tried again by who gets events. */
 	while (rd->q.queued && ret > 0)
 		ret = raio_submit(td, 0);
-	return ret < 0 ? ret : 0;
+	return 0;
 }
 
 /* Up to @max events, @min of which are waited for. */
@@ -301,8 +304,12 @@ static int raio_getevents(struct thread_data *td, unsigned int min, unsigned int
 		if (rd->q.queued)
 			ret = raio_submit(td, o->userspace_reap ? wait : 0);
 		if (ret < 0) {
-			td_verror(td, -ret, "raio submit");
-			break;
+			/* The first of those that are left is refused: so it ends. */
+			rd->events[nr++] = (struct io_event){
+				.data = raio_queue_skip(&rd->q)->aio_data,
+				.res = ret,
+			};
+			continue;
 		}
 
 		ret = raio_read(td, rd->events + nr, min(wait, rd->in_flight), max - nr, t);
