@@ -610,30 +610,12 @@ TEST_F(polls, queue_is_freed_while_woken)
  * it. A child that shares memory and so the context, but no signals, submits
  * such a poll and is gone.
  */
-struct child {
-	struct fed *fed;
-	struct iocb io;
-	long ret;
-};
-
-static int signal_child(void *data)
-{
-	struct child *c = data;
-
-	c->ret = aio_submit_one(&c->fed->aio, &c->io);
-	return 0;
-}
-
-#define STACK	65536
-
 TEST_F(polls, signalfd_of_who_has_gone)
 {
-	char *stack = map_pages(STACK);
-	struct child c = { .fed = &self->fed };
 	struct io_event ev;
+	struct iocb io;
 	unsigned int i;
 	sigset_t set;
-	pid_t pid;
 	int fd;
 
 	sigemptyset(&set);
@@ -641,15 +623,10 @@ TEST_F(polls, signalfd_of_who_has_gone)
 	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	ASSERT_LE(0, fd);
 	for (i = 0; i < 20; i++) {
-		prep_poll(&c.io, fd, POLLIN);
-		/* The parent sleeps until the child has ended, for they share a stack's rest. */
-		pid = clone(signal_child, stack + STACK,
-			    CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &c);
-		ASSERT_LE(0, pid);
-		ASSERT_EQ(1, c.ret);
-		EXPECT_EQ(0, wait_child(pid));
+		prep_poll(&io, fd, POLLIN);
+		submit_by_child(_metadata, &self->fed.aio, &io);
 		ASSERT_EQ(1, aio_wait(&self->fed.aio, 1, &ev));
-		EXPECT_EVENT(&ev, &c.io, ev.res);
+		EXPECT_EVENT(&ev, &io, ev.res);
 		if (variant->ops->is_raio)
 			EXPECT_EQ(POLLHUP, ev.res);
 	}

@@ -7,7 +7,6 @@
  * own time running out.
  */
 #include <linux/falloc.h>
-#include <sched.h>
 #include <sys/param.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -1107,33 +1106,15 @@ TEST_F(other, of_a_namespace)
 	EXPECT_EQ(0, rmdir(dir));
 }
 
-struct child {
-	struct scene *s;
-	long ret;
-};
-
-static int signal_child(void *data)
-{
-	struct child *c = data;
-
-	c->ret = aio_submit_one(&c->s->aio, &c->s->io[0]);
-	return 0;
-}
-
-#define STACK	65536
-
 /*
  * Signals of somebody who shares memory, but not signals, and has gone: a worker waits for
  * what doesn't come, and doesn't ask again and again.
  */
 TEST_F(other, signals_of_who_has_gone)
 {
-	char *stack = map_pages(STACK);
 	struct scene *s = &self->s;
-	struct child c = { .s = s };
 	unsigned long punted;
 	sigset_t set;
-	pid_t pid;
 	int fd;
 
 	sigemptyset(&set);
@@ -1141,12 +1122,7 @@ TEST_F(other, signals_of_who_has_gone)
 	fd = signalfd(-1, &set, SFD_CLOEXEC);
 	ASSERT_LE(0, fd);
 	iocb_prep(&s->io[0], IOCB_CMD_PREAD, fd, buf_of(s, 0), sizeof(struct signalfd_siginfo), 0);
-	/* We sleep until it has ended, for we share a stack's rest. */
-	pid = clone(signal_child, stack + STACK, CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD,
-		    &c);
-	ASSERT_LE(0, pid);
-	ASSERT_EQ(1, c.ret);
-	EXPECT_EQ(0, wait_child(pid));
+	submit_by_child(_metadata, &s->aio, &s->io[0]);
 	grace_periods();
 	punted = MOVED(&s->before, punted);
 	grace_periods();

@@ -205,6 +205,38 @@ static inline void grace_periods(void)
 		syscall(__NR_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
 }
 
+/* Who submits for submit_by_child(). */
+struct gone_child {
+	struct aio *aio;
+	struct iocb *io;
+	long ret;
+};
+
+static inline int gone_child(void *data)
+{
+	struct gone_child *c = data;
+
+	c->ret = aio_submit_one(c->aio, c->io);
+	return 0;
+}
+
+/* A child that shares memory, and so contexts, but no signals, submits @io, and is gone then. */
+static inline void submit_by_child(struct __test_metadata *_metadata, struct aio *aio,
+				   struct iocb *io)
+{
+	struct gone_child c = { .aio = aio, .io = io };
+	const size_t size = 65536;
+	char *stack = map_pages(size);
+	/* The parent sleeps until the child has ended. */
+	pid_t pid = clone(gone_child, stack + size,
+			  CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &c);
+
+	ASSERT_LE(0, pid);
+	ASSERT_EQ(1, c.ret);
+	EXPECT_EQ(0, wait_child(pid));
+	munmap(stack, size);
+}
+
 /* A child tells by a byte, and waits for one. */
 struct line {
 	int fds[2];
