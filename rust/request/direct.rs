@@ -202,8 +202,9 @@ unsafe impl HasWork<LATER> for Direct {
 }
 
 impl Direct {
-    fn new() -> Self {
-        Self {
+    /// A free one. In place, for to move it costs more than to make it.
+    fn new() -> impl Init<Self> {
+        init!(Self {
             bio: Bio::new(),
             next: Cell::new(null_mut()),
             flying: Shown::new(0),
@@ -215,7 +216,7 @@ impl Direct {
             pins: UnsafeCell::new(TransferPins::new()),
             flight: UnsafeCell::new(MaybeUninit::uninit()),
             work: Work::new(),
-        }
+        })
     }
 
     /// # Safety
@@ -541,14 +542,15 @@ impl Places {
         let n = CHUNK.min(self.most - many);
         let mut chunk = KVVec::with_capacity(n, GFP_KERNEL_ACCOUNT)?;
         let mut first = null_mut();
-        for _ in 0..n {
-            // The capacity is there already, so they aren't moved any more.
-            chunk.push(Direct::new(), GFP_KERNEL_ACCOUNT)?;
+        for place in chunk.spare_capacity_mut().iter_mut().take(n) {
+            // SAFETY: Memory for one, which isn't moved any more: the vector doesn't grow.
+            let Ok(()) = unsafe { Direct::new().__init(place.as_mut_ptr()) };
+            // SAFETY: It was just made.
+            unsafe { place.assume_init_ref() }.next.set(first);
+            first = place.as_mut_ptr();
         }
-        for direct in &chunk {
-            direct.next.set(first);
-            first = (&raw const *direct).cast_mut();
-        }
+        // SAFETY: So many were made.
+        unsafe { chunk.inc_len(n) };
         all.push(chunk, GFP_KERNEL_ACCOUNT)?;
         Ok(first)
     }
