@@ -471,6 +471,11 @@ int raio_mutex_lock_killable(struct mutex *lock)
 	return mutex_lock_killable(lock);
 }
 
+bool raio_file_is_fuse(const struct file *file)
+{
+	return file_inode(file)->i_sb->s_magic == FUSE_SUPER_MAGIC;
+}
+
 __poll_t raio_vfs_poll(struct file *file, struct poll_table_struct *table)
 {
 	return vfs_poll(file, table);

@@ -131,6 +131,7 @@ __poll_t raio_vfs_poll(struct file *file, struct poll_table_struct *table);
 u16 raio_mangle_poll(__poll_t mask);
 __poll_t raio_demangle_poll(u16 mask);
 void raio_init_wait_entry(struct wait_queue_entry *entry, wait_queue_func_t func);
+bool raio_file_is_fuse(const struct file *file);
 void raio_wait_entry_del_init(struct wait_queue_entry *entry);
 
 struct folio *raio_ring_folio(struct address_space *mapping, pgoff_t index, bool movable);

@@ -64,6 +64,13 @@ pub(crate) fn to_user(mask: u32) -> u16 {
 /// What is said of a file of which nothing more will be told.
 pub(crate) const HANGUP: u32 = bindings::POLLHUP;
 
+/// Does to look at `file` mean to ask a process, and to wait for its answer? (Other files' `poll` methods may
+/// sleep, but only for what the kernel does.)
+pub(crate) fn asks_a_process(file: &File) -> bool {
+    // SAFETY: A live file has an inode.
+    unsafe { bindings::raio_file_is_fuse(file.as_ptr()) }
+}
+
 /// What of `events` `file` is ready for. Sleeps, maybe.
 pub(crate) fn look(file: &File, events: u32) -> u32 {
     let mut table = bindings::poll_table {
@@ -260,11 +267,11 @@ unsafe extern "C" fn woken<T: Watcher>(
 }
 
 impl<T: Watcher> Watch<T> {
-    /// A watch that hasn't begun.
-    pub(crate) fn new() -> Self {
+    /// A watch for `events`, that hasn't begun.
+    pub(crate) fn new(events: u32) -> Self {
         Self {
             owner: NonNull::dangling(),
-            events: 0,
+            events,
             spot: Spot::new(ptr::null_mut()),
             more: KVec::new(),
         }
@@ -274,13 +281,13 @@ impl<T: Watcher> Watch<T> {
     ///
     /// # Safety
     ///
-    /// `this` must have begun.
+    /// `this` must be a watch.
     pub(crate) unsafe fn events(this: *mut Self) -> u32 {
         // SAFETY: Not written any more.
         unsafe { (*this).events }
     }
 
-    /// Begins to watch `file` for `events`, and says what of them it is ready for already. Sleeps,
+    /// Begins to watch `file`, and says what of its events that is ready for already. Sleeps,
     /// maybe. It has to be ended whatever this returns: `ENOMEM`, or `EINVAL` if the file tells
     /// nothing and isn't ready either.
     ///
@@ -288,12 +295,9 @@ impl<T: Watcher> Watch<T> {
     ///
     /// `this` must be new, that of `owner`, and not moved until it has ended. Nobody else may end it
     /// before this has returned.
-    pub(crate) unsafe fn begin(
-        this: *mut Self,
-        owner: NonNull<T>,
-        file: &File,
-        events: u32,
-    ) -> Result<u32> {
+    pub(crate) unsafe fn begin(this: *mut Self, owner: NonNull<T>, file: &File) -> Result<u32> {
+        // SAFETY: It is a watch, as the caller says.
+        let events = unsafe { Self::events(this) };
         let mut table = Table {
             raw: bindings::poll_table {
                 _qproc: Some(enqueue::<T>),
@@ -307,7 +311,6 @@ impl<T: Watcher> Watch<T> {
         // is woken may read what we don't write any more. A live file.
         unsafe {
             (*this).owner = owner;
-            (*this).events = events;
             (*this).spot.watch = this;
             let mask = bindings::raio_vfs_poll(file.as_ptr(), (&raw mut table).cast()) & events;
             table.result?;
@@ -322,7 +325,7 @@ impl<T: Watcher> Watch<T> {
     ///
     /// # Safety
     ///
-    /// `this` must have begun, and nobody else end it.
+    /// `this` must be a watch, and nobody else begin or end it.
     pub(crate) unsafe fn end(this: *mut Self) {
         // SAFETY: It isn't changed by others, as the caller says; who is woken doesn't look at `more`
         // unless it ends the watch.

@@ -374,10 +374,10 @@ impl Request {
             let retry = Self::retry(this)?;
             if Self::waits_to_be_ready(this) {
                 let watch = Self::watch_of(this);
-                watch.write(Watch::new());
+                watch.write(Watch::new(retry.events()));
                 retry.watches = true;
                 let file = &(*this.as_ptr()).file;
-                match Watch::begin(watch, this, file, retry.events()) {
+                match Watch::begin(watch, this, file) {
                     Ok(0) => {
                         retry.in_vain = 0;
                         Counter::Parked.add(1);

@@ -87,6 +87,8 @@ unsafe impl Watcher for Request {
             if Self::is_transfer(this) {
                 Counter::Kicked.add(1);
                 Workers::employ(this);
+            } else if Self::is_watched_by_workers(this) {
+                Workers::employ(this);
             } else {
                 Self::defer::<LOOK>(this);
             }
@@ -101,7 +103,7 @@ unsafe impl Watcher for Request {
     unsafe fn ready(this: NonNull<Self>, mask: u32) {
         // SAFETY: It is ours, and it is in no queue any more.
         unsafe {
-            let result = Self::decide(this, mask, Counter::PolledInline);
+            let result = Self::decide(this, Ok(mask), Counter::PolledInline);
             Self::complete_in_wakeup(this, result);
         }
     }
@@ -136,12 +138,44 @@ impl Request {
         }
     }
 
+    /// Begins to watch, and ends the request or gives it up. In process context.
+    ///
+    /// # Safety
+    ///
+    /// The caller must own it.
+    pub(super) unsafe fn begin_watch(this: NonNull<Self>) {
+        // SAFETY: It is ours until it is given up, and so is the watch, which nobody has seen.
+        unsafe {
+            if (*this.as_ptr()).ownership.look().cancelled {
+                return Self::end_watch(this, Ok(0));
+            }
+            match Watch::begin(Self::watch(this), this, &(*this.as_ptr()).file) {
+                Ok(0) if (*this.as_ptr()).ownership.give_up() => (),
+                Ok(0) => Self::look(this),
+                begun => Self::end_watch(this, begun),
+            }
+        }
+    }
+
+    /// Ends the request, as one that was cancelled. In process context.
+    ///
+    /// # Safety
+    ///
+    /// The caller must own it.
+    pub(super) unsafe fn stop_watching(this: NonNull<Self>) {
+        // SAFETY: It is ours.
+        unsafe {
+            let _ = (*this.as_ptr()).ownership.cancel();
+            Self::end_watch(this, Ok(0));
+        }
+    }
+
     /// Looks at the file, and ends the request or gives it up. In process context.
     ///
     /// # Safety
     ///
     /// The caller must own it.
-    unsafe fn look(this: NonNull<Self>) {
+    pub(super) unsafe fn look(this: NonNull<Self>) {
         // SAFETY: Alive, for it is ours until it is given up.
         unsafe {
             let ownership = &(*this.as_ptr()).ownership;
@@ -155,7 +189,7 @@ impl Request {
                 file_poll::look(&(*this.as_ptr()).file, events)
             };
             if mask != 0 || told.cancelled {
-                Self::end_watch(this, mask);
+                Self::end_watch(this, Ok(mask));
             } else if !ownership.give_up() {
                 // Not at once, for others want the processor, too.
                 Self::look_later(this);
@@ -163,18 +197,22 @@ impl Request {
         }
     }
 
-    /// Decides the result: `mask`, which is counted then, unless it was cancelled.
+    /// Decides the result: the mask, which is counted then, or why there is none, unless it was cancelled.
     ///
     /// # Safety
     ///
     /// The caller must own it.
-    unsafe fn decide(this: NonNull<Self>, mask: u32, counter: Counter) -> i64 {
+    unsafe fn decide(this: NonNull<Self>, mask: Result<u32>, counter: Counter) -> i64 {
         // SAFETY: Alive, for it is ours.
         if unsafe { (*this.as_ptr()).ownership.decide() } {
-            ECANCELED.to_errno().into()
-        } else {
-            counter.add(1);
-            file_poll::to_user(mask).into()
+            return ECANCELED.to_errno().into();
+        }
+        match mask {
+            Ok(mask) => {
+                counter.add(1);
+                file_poll::to_user(mask).into()
+            }
+            Err(e) => e.to_errno().into(),
         }
     }
 
@@ -183,7 +221,7 @@ impl Request {
     /// # Safety
     ///
     /// The caller must own it.
-    unsafe fn end_watch(this: NonNull<Self>, mask: u32) {
+    unsafe fn end_watch(this: NonNull<Self>, mask: Result<u32>) {
         // SAFETY: It is ours, and with it the file's half.
         unsafe {
             let result = Self::decide(this, mask, Counter::PolledDeferred);
@@ -201,8 +239,11 @@ impl Request {
         // SAFETY: Alive, for the caller has a reference.
         unsafe {
             let cancel = (*this.as_ptr()).ownership.cancel();
-            if cancel == ownership::Cancel::Ours {
-                Self::end_watch(this, 0);
+            // Who is told may be one that wasn't found yet.
+            if cancel == ownership::Cancel::Ours
+                || cancel == ownership::Cancel::Told && Workers::withdraw(this)
+            {
+                Self::end_watch(this, Ok(0));
             }
             cancel != ownership::Cancel::TooLate
         }
@@ -211,16 +252,20 @@ impl Request {
 
 impl Prepared {
     /// Has it wait until the file is ready for `events` of `poll(2)`. From here on there will be an event,
-    /// unless this fails: with `EINVAL` if the file is never ready, or `ENOMEM`.
+    /// unless this fails: with `EINVAL` if the file is never ready, or `ENOMEM`. (If a process has to be asked
+    /// for that, the event says so.)
     pub(crate) fn watch(mut self, events: u16) -> Result<Submitted> {
-        self.0.watch.get_mut().write(Watch::new());
+        let events = file_poll::from_user(events);
+        self.0.watch.get_mut().write(Watch::new(events));
         self.0.entry.get_mut().cancel = Some(Cancel::Watch);
+        if file_poll::asks_a_process(&self.0.file) {
+            return Ok(self.watch_by_workers());
+        }
         let request = self.leak();
         // SAFETY: It is ours, and so is the file's half until it is given up.
         unsafe {
             let watch = Request::watch(request);
-            let file = &(*request.as_ptr()).file;
-            let begun = Watch::begin(watch, request, file, file_poll::from_user(events));
+            let begun = Watch::begin(watch, request, &(*request.as_ptr()).file);
             if !matches!(begun, Ok(0)) {
                 Watch::end(watch);
                 // INVARIANT: Nobody else has it.

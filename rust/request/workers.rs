@@ -85,6 +85,10 @@ enum Job {
         /// Not what is known of the file besides.
         data_only: bool,
     },
+    /// The file is [watched](super::watching) from now on.
+    Watch,
+    /// It is looked whether the file, which is watched, is ready.
+    Look,
 }
 
 /// A request's part of this.
@@ -372,7 +376,12 @@ impl Workers {
             if served.is_none() {
                 // Without that memory there is nobody to tell, either.
                 Request::put(first);
-                Request::finish(first, ECANCELED.to_errno().into(), &batch);
+                match (*Request::turn_of(first)).job {
+                    Job::Transfer | Job::Sync { .. } => {
+                        Request::finish(first, ECANCELED.to_errno().into(), &batch);
+                    }
+                    Job::Watch | Job::Look => Request::stop_watching(first),
+                }
             }
         }
     }
@@ -656,16 +665,25 @@ impl Request {
     unsafe fn carry_out(this: NonNull<Self>, batch: &Batch) {
         // SAFETY: It is ours until it is handed on or ended. The other reference keeps it.
         unsafe {
-            // Who ends the context sees that a worker has it, or here it is seen that the context ends.
-            let result = if batch.ctx().inflight().is_ending() {
-                Some(ECANCELED.to_errno().into())
-            } else {
-                match (*Self::turn_of(this)).job {
-                    Job::Transfer => Self::carry_on(this, batch),
-                    Job::Sync { data_only } => {
-                        batch.tell();
-                        Some(file_io::sync(&(*this.as_ptr()).file, data_only))
-                    }
+            let job = (*Self::turn_of(this)).job;
+            let result = match job {
+                Job::Watch | Job::Look => {
+                    batch.tell();
+                    // First, for it isn't ours for longer than that.
+                    Self::put(this);
+                    (*Self::turn_of(this)).job = Job::Look;
+                    return if matches!(job, Job::Watch) {
+                        Self::begin_watch(this)
+                    } else {
+                        Self::look(this)
+                    };
+                }
+                // Who ends the context sees that a worker has it, or here it is seen that the context ends.
+                _ if batch.ctx().inflight().is_ending() => Some(ECANCELED.to_errno().into()),
+                Job::Transfer => Self::carry_on(this, batch),
+                Job::Sync { data_only } => {
+                    batch.tell();
+                    Some(file_io::sync(&(*this.as_ptr()).file, data_only))
                 }
             };
             // While there is no event: who sees that may look.
@@ -692,5 +710,28 @@ impl Prepared {
             Workers::employ(request);
             Submitted::going_on(request, true)
         }
+    }
+
+    /// Has a worker begin to watch its file, and look at that from then on.
+    pub(super) fn watch_by_workers(mut self) -> Submitted {
+        self.0.turn.get_mut().job = Job::Watch;
+        let request = self.leak();
+        // SAFETY: As above.
+        unsafe {
+            Workers::employ(request);
+            Submitted::going_on(request, true)
+        }
+    }
+}
+
+impl Request {
+    /// Is its file looked at by workers?
+    ///
+    /// # Safety
+    ///
+    /// It must be alive, and the caller's.
+    pub(super) unsafe fn is_watched_by_workers(this: NonNull<Self>) -> bool {
+        // SAFETY: It is ours.
+        unsafe { matches!((*Self::turn_of(this)).job, Job::Watch | Job::Look) }
     }
 }

@@ -768,6 +768,65 @@ TEST_F(fuse, credentials_of_the_submitter)
 	EXPECT_LE(ARRAY_SIZE(uids), MOVED(&s->before, punted));
 }
 
+static void submit_poll(struct __test_metadata *_metadata, struct scene *s, unsigned int i, int fd)
+{
+	struct iocb *iop = &s->io[i];
+
+	iocb_prep(iop, IOCB_CMD_POLL, fd, (void *)POLLIN, 0, 0);
+	ASSERT_EQ(1, aio_submit(&s->aio, 1, &iop));
+}
+
+/* To poll it is to ask the server, too: that isn't waited for, and is done as the submitter. */
+TEST_F(fuse, polls_of_the_submitter)
+{
+	struct scene *s = &self->s;
+	unsigned int n;
+
+	fuse_hold(&self->fuse, true);
+	ASSERT_EQ(0, become(SUBMITTER, SUBMITTER));
+	submit_poll(_metadata, s, 0, self->fuse.fd);
+	ASSERT_EQ(0, become(0, 0));
+	ASSERT_TRUE(wait_for(fuse_nr_calls(&self->fuse) == 1));
+	fuse_answer_poll(&self->fuse, 0, 0);
+	/* It is told of when it is being watched, and not before. */
+	ASSERT_TRUE(wait_for(({
+		fuse_notify_poll(&self->fuse, 0);
+		fuse_nr_calls(&self->fuse) == 2;
+	})));
+	fuse_answer_poll(&self->fuse, 1, POLLIN);
+	EXPECT_NEXT(s, 0, POLLIN);
+	for (n = 0; n < fuse_nr_calls(&self->fuse); n++) {
+		EXPECT_EQ(FUSE_POLL, self->fuse.calls[n].opcode);
+		EXPECT_EQ(SUBMITTER, self->fuse.calls[n].uid);
+	}
+}
+
+/* It is cancelled while the server is asked, and while it waits for that. */
+TEST_F(fuse, polls_are_cancelled)
+{
+	struct scene *s = &self->s;
+	unsigned int i;
+
+	fuse_hold(&self->fuse, true);
+	submit_poll(_metadata, s, 0, self->fuse.fd);
+	ASSERT_TRUE(wait_for(fuse_nr_calls(&self->fuse) == 1));
+	EXPECT_EQ(0, aio_cancel(&s->aio, &s->io[0]));
+	EXPECT_NO_EVENT(s);
+	fuse_answer_poll(&self->fuse, 0, POLLIN);
+	EXPECT_NEXT(s, 0, -ECANCELED);
+
+	for (i = 0; i < WORKERS; i++)
+		submit(_metadata, s, i, IOCB_CMD_PREAD, self->fuse.fd, PAGE, 0);
+	ASSERT_TRUE(wait_for(fuse_nr_calls(&self->fuse) == 1 + WORKERS));
+	submit_poll(_metadata, s, i, self->fuse.fd);
+	EXPECT_EQ(0, aio_cancel(&s->aio, &s->io[i]));
+	EXPECT_NEXT(s, i, -ECANCELED);
+	for (i = 0; i < WORKERS; i++)
+		fuse_answer(&self->fuse, 1 + i, -EIO);
+	ASSERT_EQ(WORKERS, aio_wait(&s->aio, WORKERS, s->ev));
+	EXPECT_EQ(1 + WORKERS, fuse_nr_calls(&self->fuse));
+}
+
 /* All workers wait; what comes then waits for them, and can be cancelled until it has one. */
 TEST_F(fuse, workers_are_bounded)
 {

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * A file of a FUSE file system whose server is the test: it is told of each
- * read, write and fsync, by whom and of what kind, and answers when and as it
- * likes. A test
- * begins with fuse_begin() and ends with fuse_end(), which gives up what was not
+ * read, write, fsync and poll, by whom and of what kind, and answers when and as
+ * it likes. A test begins with fuse_begin() and ends with fuse_end(), which gives up what was not
  * answered; so the end of its contexts, which waits for that, comes after it.
  */
 #ifndef RAIO_FUSE_H
@@ -18,12 +17,13 @@
 #define FUSE_BUFFER	(256 * 1024)
 
 /**
- * struct fuse_call - a FUSE_READ, FUSE_WRITE or FUSE_FSYNC that came
+ * struct fuse_call - a FUSE_READ, FUSE_WRITE, FUSE_FSYNC or FUSE_POLL that came
  * @unique:	by what it is answered
  * @opcode:	which of them
  * @uid:	of whom
  * @gid:	of whom
  * @datasync:	fdatasync, not fsync
+ * @poll_handle: what a poll is told of by
  */
 struct fuse_call {
 	uint64_t unique;
@@ -31,6 +31,7 @@ struct fuse_call {
 	uint32_t uid;
 	uint32_t gid;
 	bool datasync;
+	uint64_t poll_handle;
 };
 
 /**
@@ -109,6 +110,8 @@ static inline void fuse_call(struct fuse *fuse, const struct fuse_in_header *in)
 	fuse->calls[n].gid = in->gid;
 	fuse->calls[n].datasync = in->opcode == FUSE_FSYNC &&
 		((const struct fuse_fsync_in *)arg)->fsync_flags & 1;
+	if (in->opcode == FUSE_POLL)
+		fuse->calls[n].poll_handle = ((const struct fuse_poll_in *)arg)->kh;
 	/* Who is told that it has ended finds it counted. */
 	hold = __atomic_load_n(&fuse->hold, __ATOMIC_ACQUIRE);
 	__atomic_store_n(&fuse->nr_calls, n + 1, __ATOMIC_RELEASE);
@@ -151,6 +154,7 @@ static inline void fuse_serve(struct fuse *fuse, const struct fuse_in_header *in
 	case FUSE_READ:
 	case FUSE_WRITE:
 	case FUSE_FSYNC:
+	case FUSE_POLL:
 		fuse_call(fuse, in);
 		break;
 	case FUSE_FLUSH:
@@ -195,6 +199,22 @@ static inline void fuse_hold(struct fuse *fuse, bool hold)
 static inline void fuse_answer(struct fuse *fuse, unsigned int n, int error)
 {
 	fuse_reply(fuse, fuse->calls[n].unique, error, NULL, 0);
+}
+
+/* The same of a poll: the file is ready for @mask. */
+static inline void fuse_answer_poll(struct fuse *fuse, unsigned int n, short mask)
+{
+	struct fuse_poll_out out = { .revents = mask };
+
+	fuse_reply(fuse, fuse->calls[n].unique, 0, &out, sizeof(out));
+}
+
+/* Tells who polls the file, as the @n-th did, to look again. */
+static inline void fuse_notify_poll(struct fuse *fuse, unsigned int n)
+{
+	struct fuse_notify_poll_wakeup_out out = { .kh = fuse->calls[n].poll_handle };
+
+	fuse_reply(fuse, 0, FUSE_NOTIFY_POLL, &out, sizeof(out));
 }
 
 static inline void fuse_begin(struct __test_metadata *_metadata, struct fuse *fuse)
