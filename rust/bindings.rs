@@ -62,7 +62,6 @@ same_layout! {
         fop_flags = RAIO_OFFSET_file_operations_fop_flags,
         mmap = RAIO_OFFSET_file_operations_mmap,
         poll = RAIO_OFFSET_file_operations_poll,
-        flush = RAIO_OFFSET_file_operations_flush,
         read_iter = RAIO_OFFSET_file_operations_read_iter,
         write_iter = RAIO_OFFSET_file_operations_write_iter,
         fsync = RAIO_OFFSET_file_operations_fsync,
@@ -103,6 +102,9 @@ same_layout! {
     }
     rcu_work {
         work = RAIO_OFFSET_rcu_work_work,
+    }
+    delayed_work {
+        work = RAIO_OFFSET_delayed_work_work,
     }
     bio {
         bi_opf = RAIO_OFFSET_bio_bi_opf,
@@ -158,6 +160,7 @@ same_size! {
     poll_table_struct = RAIO_SIZE_poll_table_struct,
     work_struct = RAIO_SIZE_work_struct,
     rcu_work = RAIO_SIZE_rcu_work,
+    delayed_work = RAIO_SIZE_delayed_work,
     bio = RAIO_SIZE_bio,
     bio_vec = RAIO_SIZE_bio_vec,
     bvec_iter = RAIO_SIZE_bvec_iter,

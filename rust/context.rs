@@ -30,6 +30,7 @@
 mod batch;
 mod getevents;
 mod iopoll;
+mod orphans;
 mod poll;
 mod quota;
 mod register;
@@ -86,6 +87,7 @@ use kernel::{
 
 pub(crate) use batch::Batch;
 pub(crate) use getevents::GetEvents;
+use orphans::Orphans;
 use quota::{
     Charge,
     Limits, //
@@ -109,6 +111,7 @@ pub(crate) struct Engine {
     contexts: KmemCache<Kioctx>,
     fs: PseudoFs,
     limits: Limits,
+    pub(crate) orphans: Arc<Orphans>,
     /// On which they are freed.
     free_queue: Arc<OwnedQueue>,
 }
@@ -116,6 +119,8 @@ pub(crate) struct Engine {
 impl Engine {
     /// Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Self> {
+        let limits = Limits::new()?;
+        let free_queue = Arc::new(OwnedQueue::new(c"raio_free", true)?, GFP_KERNEL)?;
         Ok(Self {
             requests: KmemCache::new(c"raio_kiocb")?,
             workers: OwnedQueue::new(c"raio_worker", false)?,
@@ -123,8 +128,9 @@ impl Engine {
             drains: OwnedQueue::new(c"raio_drain", false)?,
             contexts: KmemCache::new(c"raio_kioctx")?,
             fs: PseudoFs::new()?,
-            limits: Limits::new()?,
-            free_queue: Arc::new(OwnedQueue::new(c"raio_free", true)?, GFP_KERNEL)?,
+            orphans: Orphans::new(limits.quota.clone(), free_queue.clone())?,
+            limits,
+            free_queue,
         })
     }
 
@@ -136,6 +142,7 @@ impl Engine {
         self.workers.flush();
         self.looks.flush();
         self.drains.flush();
+        self.orphans.stop();
         self.free_queue.flush();
         // What was registered waits for a second grace period.
         self.free_queue.flush();

@@ -79,10 +79,6 @@ unsafe impl MiscFile for RaioFile {
     fn readable(&self) -> bool {
         self.contexts.readable()
     }
-
-    fn closed(&self) {
-        self.contexts.kill_left();
-    }
 }
 
 impl RaioFile {

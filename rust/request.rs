@@ -38,7 +38,7 @@ mod stack;
 mod stock;
 pub(crate) mod submitter;
 mod watching;
-mod workers;
+pub(crate) mod workers;
 
 use crate::{
     bindings,

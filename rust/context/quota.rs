@@ -153,6 +153,14 @@ impl Quota {
         Ok((charge, workers))
     }
 
+    /// The first user from that number on, and who works for that one.
+    pub(super) fn workers_from(&self, user: u32) -> Option<(u32, Arc<Workers>)> {
+        let users = self.users.lock();
+        let cursor = users.cursor_lower_bound(&user)?;
+        let (user, account) = cursor.current();
+        Some((*user, account.workers.clone()))
+    }
+
     fn add(&self, user: u32, amounts: Amounts) -> Result<Arc<Workers>> {
         let mut users = self.users.lock();
         if let Some(mut entry) = users.find_mut(&user) {

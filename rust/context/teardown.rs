@@ -310,20 +310,6 @@ impl Contexts {
         self.siblings.leave_behind();
     }
 
-    /// Kills those that the running process has made, if it has their memory no more: it exits, or runs another
-    /// program. Their rings are unmapped only when workers have that memory no more, either, who may wait for long.
-    pub(crate) fn kill_left(&self) {
-        if task::is_leaving_others() {
-            return;
-        }
-        self.each(|ctx| {
-            if !ctx.is_ours() && ctx.identity.is_of_current_process() {
-                // It can only fail for one that ends already.
-                let _ = ctx.kill();
-            }
-        });
-    }
-
     /// Calls `f` with each, but those that end already.
     fn each(&self, f: impl Fn(User)) {
         let mut from = 0;
@@ -396,7 +382,7 @@ impl Kioctx {
     }
 
     /// Steps 1 to 4 of the end. `EINVAL` if it has begun already. Doesn't sleep.
-    fn kill(&self) -> Result {
+    pub(super) fn kill(&self) -> Result {
         // Full: what comes below comes after it. Who is woken sees it, see `is_dead`.
         if self.dead.xchg(1, Full) != 0 {
             return Err(EINVAL);

@@ -136,6 +136,19 @@ void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func)
 	INIT_RCU_WORK(rwork, func);
 }
 
+void raio_init_delayed_work(struct delayed_work *dwork, work_func_t func)
+{
+	INIT_DELAYED_WORK(dwork, func);
+}
+
+/* Asked first, for to find that it is queued would be a write of what all share. */
+void raio_queue_delayed_work(struct workqueue_struct *wq, struct delayed_work *dwork,
+			     unsigned int ms)
+{
+	if (!delayed_work_pending(dwork))
+		queue_delayed_work(wq, dwork, msecs_to_jiffies(ms));
+}
+
 /* Who is preempted in our code may be so without a lock. */
 void raio_leave_module(void)
 {
@@ -400,21 +413,57 @@ struct mm_struct *raio_current_mm(void)
 	return current->mm;
 }
 
+/*
+ * Waits for who changes the mappings of @mm, and so may be in our code, where
+ * raio_leave_module() doesn't. Only there, for user space can have the lock be
+ * held for as long as it likes.
+ */
 void raio_mm_quiesce(struct mm_struct *mm)
 {
-	mmap_write_lock(mm);
-	mmap_write_unlock(mm);
+	if (IS_ENABLED(CONFIG_PREEMPTION) && !IS_ENABLED(CONFIG_TASKS_RCU)) {
+		mmap_write_lock(mm);
+		mmap_write_unlock(mm);
+	}
+}
+
+/* Has any thread of that process @mm? The leader may have ended before others. */
+bool raio_process_is_in(struct task_struct *leader, const struct mm_struct *mm)
+{
+	struct task_struct *t;
+	bool found = false;
+
+	rcu_read_lock();
+	for_each_thread(leader, t) {
+		if (READ_ONCE(t->mm) == mm) {
+			found = true;
+			break;
+		}
+	}
+	rcu_read_unlock();
+	return found;
+}
+
+/* Has any process @mm? Kernel threads may act for one, and don't count. */
+bool raio_mm_is_used(const struct mm_struct *mm)
+{
+	struct task_struct *p;
+	bool found = false;
+
+	rcu_read_lock();
+	for_each_process(p) {
+		if (!(p->flags & PF_KTHREAD) && raio_process_is_in(p, mm)) {
+			found = true;
+			break;
+		}
+	}
+	rcu_read_unlock();
+	return found;
 }
 
 bool raio_task_killed(void)
 {
 	return fatal_signal_pending(current) ||
 	       (current->flags & PF_EXITING && current->exit_code & 0x7f);
-}
-
-bool raio_task_leaves_others(void)
-{
-	return current->flags & PF_EXITING && atomic_read(&current->signal->live);
 }
 
 bool raio_task_is_kernel_thread(void)

@@ -68,6 +68,9 @@ bool raio_put_user_u32(u32 value, u32 __user *to);
 struct workqueue_struct *raio_alloc_workqueue(const char *name, bool reclaim);
 void raio_init_work(struct work_struct *work, work_func_t func);
 void raio_init_rcu_work(struct rcu_work *rwork, work_func_t func);
+void raio_init_delayed_work(struct delayed_work *dwork, work_func_t func);
+void raio_queue_delayed_work(struct workqueue_struct *wq, struct delayed_work *dwork,
+			     unsigned int ms);
 
 void raio_leave_module(void);
 
@@ -110,8 +113,9 @@ void raio_file_map_no_more(struct file *file);
 void raio_file_disown(struct file *file);
 
 void raio_mm_quiesce(struct mm_struct *mm);
+bool raio_mm_is_used(const struct mm_struct *mm);
+bool raio_process_is_in(struct task_struct *leader, const struct mm_struct *mm);
 bool raio_task_killed(void);
-bool raio_task_leaves_others(void);
 bool raio_task_is_kernel_thread(void);
 uid_t raio_charged_user(void);
 size_t raio_ram_bytes(void);
@@ -127,11 +131,11 @@ void raio_relax(void);
 bool raio_others_wait(void);
 void raio_pause(unsigned int us);
 
+bool raio_file_is_fuse(const struct file *file);
 __poll_t raio_vfs_poll(struct file *file, struct poll_table_struct *table);
 u16 raio_mangle_poll(__poll_t mask);
 __poll_t raio_demangle_poll(u16 mask);
 void raio_init_wait_entry(struct wait_queue_entry *entry, wait_queue_func_t func);
-bool raio_file_is_fuse(const struct file *file);
 void raio_wait_entry_del_init(struct wait_queue_entry *entry);
 
 struct folio *raio_ring_folio(struct address_space *mapping, pgoff_t index, bool movable);

@@ -74,10 +74,10 @@ impl Identity {
         }
     }
 
-    /// Is it that of the running process, whatever that is allowed now?
-    pub(crate) fn is_of_current_process(&self) -> bool {
-        // SAFETY: It lives, by the type invariant.
-        unsafe { bindings::raio_is_current_process(self.process.as_ptr()) }
+    /// Has the process that address space, still? Any context.
+    pub(crate) fn is_in(&self, mm: &Mm) -> bool {
+        // SAFETY: The process lives, by the type invariant; `mm` is only compared with.
+        unsafe { bindings::raio_process_is_in(self.process.as_ptr(), mm.as_raw()) }
     }
 
     /// Runs `f` with it, in `mm`. [`None`] if nobody has that any more. The running task must be a

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What files of a misc device can do that [`MiscDevice`] lacks: to be polled, and to be told that a descriptor
-//! of theirs is closed.
+//! What files of a misc device can do that [`MiscDevice`] lacks: to be polled.
 //!
 //! C headers: `include/linux/fs.h`, `include/linux/poll.h`. No locks but that of the [`PollQueue`].
 
@@ -12,7 +11,6 @@ use super::wait::{
 use crate::bindings;
 use core::marker::PhantomData;
 use kernel::{
-    ffi,
     fs::File,
     miscdevice::{
         MiscDevice,
@@ -33,9 +31,6 @@ pub(crate) unsafe trait MiscFile: MiscDevice<Ptr = KBox<Self>> {
 
     /// Is there anything to read?
     fn readable(&self) -> bool;
-
-    /// A descriptor of the file is closed, by whoever runs; there may be others.
-    fn closed(&self);
 }
 
 struct Operations<T>(PhantomData<T>);
@@ -47,7 +42,6 @@ impl<T: MiscFile> Operations<T> {
 
     const WITH: &'static bindings::file_operations = &bindings::file_operations {
         poll: Some(Self::poll),
-        flush: Some(Self::flush),
         // SAFETY: A constant.
         ..unsafe { *Self::WITHOUT }
     };
@@ -70,15 +64,6 @@ impl<T: MiscFile> Operations<T> {
             0
         }
     }
-
-    /// # Safety
-    ///
-    /// To be called by the C side only, for an open file of the device.
-    unsafe extern "C" fn flush(file: *mut bindings::file, _of: bindings::fl_owner_t) -> ffi::c_int {
-        // SAFETY: As in `poll`.
-        unsafe { KBox::<T>::borrow((*file).private_data) }.closed();
-        0
-    }
 }
 
 /// Lets `file` do that.
@@ -88,6 +73,6 @@ impl<T: MiscFile> Operations<T> {
 /// It must be the one that `T::open` was called with, which hasn't returned.
 pub(crate) unsafe fn enable<T: MiscFile>(file: &File) {
     // SAFETY: Nobody else has a file that is being opened. The operations are those that it has,
-    // and two more, with the same owner, whose reference the file gives up at its end.
+    // and one more, with the same owner, whose reference the file gives up at its end.
     unsafe { (*file.as_ptr()).f_op = Operations::<T>::WITH }
 }

@@ -31,10 +31,16 @@ pub(crate) fn is_current(mm: &Mm) -> bool {
 }
 
 /// Returns when nobody changes the mappings of that address space any more who did when this was
-/// called. Takes `mmap_lock`.
+/// called, or when [`module::quiesce`](super::module::quiesce) is enough for that. May take `mmap_lock`.
 pub(crate) fn quiesce(mm: &Mm) {
     // SAFETY: Alive, and its lock may be taken also when nobody uses it any more.
     unsafe { bindings::raio_mm_quiesce(mm.as_raw()) }
+}
+
+/// Has any process that address space? Asks them all, if none has.
+pub(crate) fn is_used(mm: &Mm) -> bool {
+    // SAFETY: It is only compared with.
+    unsafe { bindings::raio_mm_is_used(mm.as_raw()) }
 }
 
 /// Unmaps `len` bytes at `addr` from the current process, which must have an address space. That

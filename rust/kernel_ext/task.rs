@@ -60,12 +60,6 @@ pub(crate) fn is_killed() -> bool {
     unsafe { bindings::raio_task_killed() }
 }
 
-/// Is it at its end, and others of its process aren't?
-pub(crate) fn is_leaving_others() -> bool {
-    // SAFETY: It may always be called.
-    unsafe { bindings::raio_task_leaves_others() }
-}
-
 /// Does it belong to the kernel, and may be needed by everybody?
 pub(crate) fn is_kernel_thread() -> bool {
     // SAFETY: It may always be called.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Work that runs in process context, and work queues of one's own to run it, which are empty before
-//! a module's code goes away.
+//! a module's code goes away. It may be done at once, or after some time.
 //!
 //! C header: `include/linux/workqueue.h`.
 //!
@@ -9,7 +9,10 @@
 //! known otherwise, may be taken over while it waits, and which have several things to do.
 
 use crate::bindings;
-use core::ptr::NonNull;
+use core::{
+    marker::PhantomData,
+    ptr::NonNull, //
+};
 use kernel::{
     ffi,
     prelude::*,
@@ -123,5 +126,82 @@ pub(crate) unsafe fn queue<T: HasWork<ID>, const ID: u64>(this: NonNull<T>, queu
             queue.as_raw(),
             work,
         );
+    }
+}
+
+/// Says where in `Self` its [`DelayedWork`] is.
+///
+/// # Safety
+///
+/// [`Self::OFFSET`] must be the offset in bytes of a field of type `DelayedWork<Self>`, which is dropped before
+/// all others.
+pub(crate) unsafe trait HasDelayedWork: Sync + Sized {
+    /// Where the field is.
+    const OFFSET: usize;
+
+    /// Does it, in process context.
+    fn run(&self);
+}
+
+/// A place in an object from which its work is done some time later, unless that is called off before, as it is on
+/// drop.
+///
+/// # Invariants
+///
+/// `inner` is initialised with [`DelayedWork::run`] as its function.
+#[pin_data(PinnedDrop)]
+pub(crate) struct DelayedWork<T> {
+    #[pin]
+    inner: Opaque<bindings::delayed_work>,
+    _owner: PhantomData<T>,
+}
+
+// SAFETY: The C side serialises all access.
+unsafe impl<T: Sync> Send for DelayedWork<T> {}
+// SAFETY: As above; who runs it has a shared reference to the owner.
+unsafe impl<T: Sync> Sync for DelayedWork<T> {}
+
+impl<T: HasDelayedWork> DelayedWork<T> {
+    /// Work that isn't queued.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            // INVARIANT: This is what initialises it.
+            inner <- Opaque::ffi_init(|slot: *mut bindings::delayed_work| {
+                // SAFETY: `slot` is memory for a `delayed_work` that stays where it is.
+                unsafe { bindings::raio_init_delayed_work(slot, Some(Self::run)) }
+            }),
+            _owner: PhantomData,
+        })
+    }
+
+    /// # Safety
+    ///
+    /// To be called by the C side only, with the work of a `DelayedWork<T>` in a `T`.
+    unsafe extern "C" fn run(work: *mut bindings::work_struct) {
+        // The work is the first field of a `delayed_work`.
+        const _: () = assert!(core::mem::offset_of!(bindings::delayed_work, work) == 0);
+        // SAFETY: `work` is the field at `OFFSET` of a `T`, as `HasDelayedWork` says. That field's drop waits
+        // until this has returned.
+        T::run(unsafe { &*work.byte_sub(T::OFFSET).cast::<T>() });
+    }
+
+    /// Has a worker of `queue` do it in `ms` milliseconds, if it isn't going to be done already. Any context.
+    pub(crate) fn queue(&self, queue: &OwnedQueue, ms: u32) {
+        // SAFETY: `inner` is initialised, by the type invariant, and the queue is live.
+        unsafe { bindings::raio_queue_delayed_work(queue.as_raw(), self.inner.get(), ms) }
+    }
+
+    /// Calls it off, and waits until it isn't being done. Process context, and not by who does it.
+    pub(crate) fn cancel(&self) {
+        // SAFETY: `inner` is initialised, by the type invariant.
+        unsafe { bindings::cancel_delayed_work_sync(self.inner.get()) };
+    }
+}
+
+#[pinned_drop]
+impl<T> PinnedDrop for DelayedWork<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: `inner` is initialised, by the type invariant.
+        unsafe { bindings::cancel_delayed_work_sync(self.inner.get()) };
     }
 }

@@ -70,7 +70,7 @@ use kernel::{
 };
 
 /// Workers of one user.
-const MOST: usize = 64;
+pub(crate) const MOST: usize = 64;
 
 /// One that doesn't sleep is enough for so many that wait.
 const EACH: usize = 8;
@@ -354,6 +354,7 @@ impl Workers {
         // SAFETY: `first` is ours, and so is what comes next.
         unsafe {
             let batch = Batch::new(&(*first.as_ptr()).slot);
+            batch.ctx().engine().orphans.watch();
             let own = (*first.as_ptr()).identity.clone();
             let identity = own.as_deref().unwrap_or(batch.ctx().identity());
             let is_alike = |next: NonNull<Request>| {
@@ -449,6 +450,22 @@ impl Workers {
             drop(pool);
             // SAFETY: It was called just now.
             unsafe { work::queue::<Worker, SERVE>(worker, &ctx.engine().workers) };
+        }
+    }
+
+    /// Calls `f` with the context of each request that is being carried out. `pool` is held.
+    pub(crate) fn each_served(&self, mut f: impl FnMut(&Kioctx)) {
+        let pool = self.pool.lock();
+        let mut next = pool.running.first();
+        while let Some(run) = next {
+            // SAFETY: A member is alive while the lock is held, and so is the context that it has: it leaves that
+            // before the batch of its requests, see `serve_some`.
+            unsafe {
+                if let Some(ctx) = (*run.as_ptr()).ctx {
+                    f(ctx.as_ref());
+                }
+                next = pool.running.after(run);
+            }
         }
     }
 

@@ -1234,37 +1234,209 @@ TEST_F(other, goes_on_until_killed)
 	close(fd);
 }
 
-/* A worker that waits doesn't keep the context of a process that has ended, though another has the file. */
-TEST_F(other, of_a_process_that_has_ended)
+/* Writes of more than fits in a FIFO, that a worker carries out until somebody reads that. */
+
+struct fifo {
+	char path[64];
+	int fd;
+};
+
+static void fifo_begin(struct __test_metadata *_metadata, struct fifo *fifo, const char *name)
+{
+	snprintf(fifo->path, sizeof(fifo->path), "%s/raio-test-%s", tmpfs_dir(), name);
+	ASSERT_EQ(0, mkfifo(fifo->path, 0600));
+	fifo->fd = open(fifo->path, O_RDONLY | O_NONBLOCK);
+	ASSERT_LE(0, fifo->fd);
+}
+
+static void fifo_end(struct fifo *fifo)
+{
+	close(fifo->fd);
+	unlink(fifo->path);
+}
+
+/* True if the write waits: something came, and there is more. */
+static bool fifo_write(const struct fifo *fifo, int dev, aio_context_t *ctx)
+{
+	struct pollfd pfd = { .fd = fifo->fd, .events = POLLIN };
+	struct iocb io, *iop = &io;
+
+	iocb_prep(iop, IOCB_CMD_PWRITE, open(fifo->path, O_WRONLY), map_pages(MIB), MIB, 0);
+	return !raio_setup(dev, 1, ctx) && raio_submit(dev, *ctx, 1, &iop) == 1 &&
+	       poll(&pfd, 1, WAIT_SECONDS * 1000) == 1;
+}
+
+/* Reads what is written; true if that is all of it. */
+static bool fifo_read(const struct fifo *fifo)
+{
+	struct pollfd pfd = { .fd = fifo->fd, .events = POLLIN };
+	static char buf[PAGE];
+	size_t left = MIB;
+	ssize_t n;
+
+	while (left) {
+		if (poll(&pfd, 1, WAIT_SECONDS * 1000) != 1)
+			return false;
+		n = read(fifo->fd, buf, MIN(left, PAGE));
+		if (n <= 0)
+			return false;
+		left -= n;
+	}
+	return true;
+}
+
+/* True if the context's one request has written all. */
+static bool has_written(int dev, aio_context_t ctx)
+{
+	struct io_event ev;
+
+	return raio_getevents(dev, ctx, 1, 1, &ev, NULL) == 1 && ev.res == MIB;
+}
+
+/* The file of a process that ends, or runs another program. */
+FIXTURE(orphans)
+{
+	struct scene s;
+	struct fifo fifo;
+	int dev;
+};
+
+FIXTURE_VARIANT(orphans)
+{
+	unsigned int clone;	/* What the process shares. */
+	bool closes, executes;
+};
+
+/* Others have it, too. */
+FIXTURE_VARIANT_ADD(orphans, inherited) { };
+FIXTURE_VARIANT_ADD(orphans, closed) { .closes = true };
+FIXTURE_VARIANT_ADD(orphans, of_shared_descriptors) { .clone = CLONE_FILES };
+FIXTURE_VARIANT_ADD(orphans, executing) { .executes = true };
+
+FIXTURE_SETUP(orphans)
+{
+	scene_begin(_metadata, &self->s);
+	fifo_begin(_metadata, &self->fifo, "orphans");
+	self->dev = raio_open();
+	ASSERT_LE(0, self->dev);
+	ASSERT_EQ(0, fcntl(self->dev, F_SETFD, 0));
+}
+
+FIXTURE_TEARDOWN(orphans)
+{
+	close(self->dev);
+	fifo_end(&self->fifo);
+	scene_end(_metadata, &self->s);
+}
+
+/* A worker that waits doesn't keep their contexts. */
+TEST_F(orphans, end_while_a_worker_waits)
 {
 	struct scene *s = &self->s;
-	struct pollfd pfd = { .events = POLLIN };
+	pid_t pid = syscall(__NR_clone, variant->clone | SIGCHLD, 0, 0, 0, 0);
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		aio_context_t ctx = 0;
+
+		if (!fifo_write(&self->fifo, self->dev, &ctx))
+			_exit(1);
+		if (variant->closes)
+			close(self->dev);
+		if (variant->executes)
+			execlp("sleep", "sleep", "1000", NULL);
+		_exit(variant->executes);
+	}
+	if (!variant->executes)
+		EXPECT_EQ(0, wait_child(pid));
+	EXPECT_TRUE(wait_for(MOVED(&s->before, frees) == 1));
+	if (variant->executes) {
+		EXPECT_EQ(0, kill(pid, SIGKILL));
+		EXPECT_EQ(SIGKILL, wait_child(pid));
+	}
+}
+
+struct sharer {
+	const struct fifo *fifo;
+	int dev;
+	aio_context_t ctx;
+	struct line line;
+};
+
+static int sharing_child(void *data)
+{
+	struct sharer *sharer = data;
+
+	return !fifo_write(sharer->fifo, sharer->dev, &sharer->ctx);
+}
+
+/* Returns only with the process. */
+static void *second_thread(void *data)
+{
+	struct sharer *sharer = data;
+
+	_exit(!wait_for(task_state(getpid()) == 'Z') ||
+	      !fifo_write(sharer->fifo, sharer->dev, &sharer->ctx) ||
+	      !line_tell(sharer->line.fds[1]) || !line_wait(sharer->line.fds[1]) ||
+	      !has_written(sharer->dev, sharer->ctx));
+	return NULL;
+}
+
+/*
+ * Who has made a context has gone, but another has the same memory: a process,
+ * or a thread after the process's first. They go on, when others were found
+ * that don't.
+ */
+TEST_F(other, than_what_has_ended)
+{
+	struct scene *s = &self->s;
+	struct fifo fifos[3];
 	int dev = raio_open();
-	char path[64];
-	pid_t pid;
+	struct sharer process = { .fifo = &fifos[0], .dev = dev };
+	struct sharer thread = { .fifo = &fifos[1], .dev = dev };
+	char *stack = map_pages(16 * PAGE);
+	pid_t pid, orphan;
 
 	ASSERT_LE(0, dev);
-	snprintf(path, sizeof(path), "%s/raio-test-fifo", tmpfs_dir());
-	ASSERT_EQ(0, mkfifo(path, 0600));
-	pfd.fd = open(path, O_RDONLY | O_NONBLOCK);
-	ASSERT_LE(0, pfd.fd);
+	fifo_begin(_metadata, &fifos[0], "of-a-process");
+	fifo_begin(_metadata, &fifos[1], "of-a-thread");
+	fifo_begin(_metadata, &fifos[2], "of-nobody");
+	line_open(_metadata, &thread.line);
+
+	EXPECT_EQ(0, wait_child(clone(sharing_child, stack + 16 * PAGE, CLONE_VM | SIGCHLD,
+				      &process)));
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
-		struct iocb *iop = &s->io[0];
-		aio_context_t ctx = 0;
-		/* More than fits. */
-		char *buf = map_pages(MIB);
+		pthread_t second;
 
-		iocb_prep(iop, IOCB_CMD_PWRITE, open(path, O_WRONLY), buf, MIB, 0);
-		_exit(raio_setup(dev, 1, &ctx) || raio_submit(dev, ctx, 1, &iop) != 1 ||
-		      poll(&pfd, 1, WAIT_SECONDS * 1000) != 1);
+		line_child(&thread.line);
+		if (pthread_create(&second, NULL, second_thread, &thread))
+			_exit(1);
+		syscall(__NR_exit, 0);
 	}
-	EXPECT_EQ(0, wait_child(pid));
+	line_parent(&thread.line);
+	ASSERT_TRUE(line_wait(thread.line.fds[0]));
+	orphan = fork();
+	ASSERT_LE(0, orphan);
+	if (!orphan) {
+		aio_context_t ctx = 0;
+
+		_exit(!fifo_write(&fifos[2], dev, &ctx));
+	}
+	EXPECT_EQ(0, wait_child(orphan));
 	EXPECT_TRUE(wait_for(MOVED(&s->before, frees) == 1));
+
+	EXPECT_TRUE(fifo_read(&fifos[0]));
+	EXPECT_TRUE(has_written(dev, process.ctx));
+	EXPECT_TRUE(fifo_read(&fifos[1]));
+	EXPECT_TRUE(line_tell(thread.line.fds[0]));
+	EXPECT_EQ(0, wait_child(pid));
+	EXPECT_EQ(0, raio_destroy(dev, process.ctx));
 	close(dev);
-	close(pfd.fd);
-	unlink(path);
+	for (unsigned int i = 0; i < 3; i++)
+		fifo_end(&fifos[i]);
+	munmap(stack, 16 * PAGE);
 }
 
 static void *thread_with_its_own_files(void *data)
