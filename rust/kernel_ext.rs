@@ -14,6 +14,7 @@ pub(crate) mod hash_table;
 pub(crate) mod id_table;
 pub(crate) mod identity;
 pub(crate) mod kmem_cache;
+pub(crate) mod locked;
 pub(crate) mod misc;
 pub(crate) mod mm;
 pub(crate) mod module;

@@ -7,6 +7,7 @@ use crate::{
     abi,
     kernel_ext::{
         file_io,
+        locked::Folios,
         pinned::PinnedBuffer,
         user, //
     },
@@ -19,7 +20,10 @@ use core::mem::size_of;
 use kernel::{
     fs::File,
     prelude::*,
-    sync::aref::ARef, //
+    sync::{
+        aref::ARef,
+        Arc, //
+    },
 };
 
 /// A use of a buffer that is registered.
@@ -30,6 +34,7 @@ pub(crate) type RegisteredFile = Use<ARef<File>>;
 /// What is registered with a context. It may outlive that, for who waits for its end.
 pub(super) struct Registrations {
     pub(super) buffers: Table<PinnedBuffer>,
+    pub(super) folios: Arc<Folios>,
     pub(super) files: Table<ARef<File>>,
 }
 
@@ -60,7 +65,7 @@ impl User {
             |buffer: abi::Buffer| {
                 let place = buffer.decode()?;
                 place
-                    .map(|(addr, len)| PinnedBuffer::new(addr, len))
+                    .map(|(addr, len)| PinnedBuffer::new(addr, len, &self.registered.folios))
                     .transpose()
             },
         )

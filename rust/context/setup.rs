@@ -19,6 +19,7 @@ use crate::{
     abi,
     kernel_ext::{
         identity::Identity,
+        locked::Folios,
         mm,
         percpu_ref::PercpuRef,
         rcu_work::RcuWork,
@@ -94,7 +95,13 @@ impl Contexts {
         let queue = &self.engine.free_queue;
         let buffers = Table::new(args.nr_buffers, queue.clone())?;
         let files = Table::new(args.nr_files, queue.clone())?;
-        let registered = Arc::new(Registrations { buffers, files }, GFP_KERNEL_ACCOUNT)?;
+        let folios = Folios::new()?;
+        let registered = Registrations {
+            buffers,
+            folios,
+            files,
+        };
+        let registered = Arc::new(registered, GFP_KERNEL_ACCOUNT)?;
         let ctx = self.engine.contexts.alloc()?;
         let ctx = ctx.write_pin_init(try_pin_init!(Kioctx {
             users <- PercpuRef::new(),

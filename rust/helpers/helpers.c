@@ -353,6 +353,13 @@ void raio_uncharge_locked(struct mm_struct *mm, struct user_struct *user, unsign
 	}
 }
 
+/* The folio that @page, which is pinned, is in; returns its pages. */
+unsigned long raio_folio_of(struct page *page, const struct folio **folio)
+{
+	*folio = page_folio(page);
+	return folio_nr_pages(*folio);
+}
+
 /* Is @next what comes after @page in the same folio? */
 bool raio_page_follows(struct page *page, struct page *next)
 {

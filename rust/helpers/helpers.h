@@ -99,6 +99,7 @@ void *raio_charge_mm(struct mm_struct *mm, void **saved);
 void raio_uncharge_mm(void *memcg, void *saved);
 struct user_struct *raio_charge_locked(struct mm_struct *mm, unsigned long pages);
 void raio_uncharge_locked(struct mm_struct *mm, struct user_struct *user, unsigned long pages);
+unsigned long raio_folio_of(struct page *page, const struct folio **folio);
 bool raio_page_follows(struct page *page, struct page *next);
 bool raio_vec_is_dirty(const struct bio_vec *vec);
 void raio_vec_try_dirty(const struct bio_vec *vec);

@@ -5,12 +5,15 @@
 //!
 //! C headers: `include/linux/mm.h`, `include/linux/bvec.h`.
 //!
-//! What is locked for longer is charged to the user, under `RLIMIT_MEMLOCK`, and to the address space. Pages
-//! that lie beside each other in one folio are one part: a huge page is kept whole.
+//! What is locked for longer is [charged for](super::locked). Pages that lie beside each other in one folio are one
+//! part: a huge page is kept whole.
 
 use super::{
     file_io::Direction,
-    mm, //
+    locked::{
+        Folios,
+        Locked, //
+    },
 };
 use crate::bindings;
 use core::{
@@ -18,44 +21,18 @@ use core::{
     ptr, //
 };
 use kernel::{
-    error::from_err_ptr,
     ffi,
-    mm::Mm,
     page::{
         PAGE_MASK,
         PAGE_SHIFT,
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::aref::ARef, //
+    sync::Arc, //
 };
 
 /// Most that one may have, as elsewhere in the kernel: numbers of bytes fit into 31 bits.
 const MAX: usize = 1 << 30;
-
-/// Locked memory that is charged for, returned on drop.
-struct Charge {
-    mm: ARef<Mm>,
-    user: *mut bindings::user_struct,
-    pages: usize,
-}
-
-impl Charge {
-    /// `ENOMEM` if the user can't lock so many pages more.
-    fn new(pages: usize) -> Result<Self> {
-        let mm = mm::current().ok_or(EINVAL)?;
-        // SAFETY: An address space that is kept.
-        let user = from_err_ptr(unsafe { bindings::raio_charge_locked(mm.as_raw(), pages) })?;
-        Ok(Self { mm, user, pages })
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        // SAFETY: That was charged by `new`.
-        unsafe { bindings::raio_uncharge_locked(self.mm.as_raw(), self.user, self.pages) }
-    }
-}
 
 /// Pages that are pinned, and released on drop.
 struct Pins(KVVec<*mut bindings::page>);
@@ -110,7 +87,7 @@ pub(crate) struct PinnedBuffer {
     vecs: KVVec<bindings::bio_vec>,
     ends: KVVec<usize>,
     _pins: Pins,
-    _charge: Charge,
+    _locked: Locked,
 }
 
 // SAFETY: It is pages, which no thread owns.
@@ -129,11 +106,11 @@ pub(crate) struct Place {
 }
 
 impl PinnedBuffer {
-    /// Pins `len` bytes at `addr` of the current process, which must be writable.
+    /// Pins `len` bytes at `addr` of the current process, which must be writable, as a thing of the set `of`.
     ///
     /// `EINVAL` for none or too many; `EFAULT`; `ENOMEM`, also over `RLIMIT_MEMLOCK`; `EOPNOTSUPP` for
     /// memory that can't be kept where it is.
-    pub(crate) fn new(addr: usize, len: usize) -> Result<Self> {
+    pub(crate) fn new(addr: usize, len: usize, of: &Arc<Folios>) -> Result<Self> {
         if len == 0 || len > MAX {
             return Err(EINVAL);
         }
@@ -141,8 +118,8 @@ impl PinnedBuffer {
         let offset = addr & !PAGE_MASK;
         let pages =
             (end.checked_add(PAGE_SIZE - 1).ok_or(EFAULT)? >> PAGE_SHIFT) - (addr >> PAGE_SHIFT);
-        let charge = Charge::new(pages)?;
         let pins = Pins::new(addr, pages)?;
+        let locked = Locked::new(&pins.0, of)?;
 
         let mut vecs = KVVec::<bindings::bio_vec>::new();
         let mut ends = KVVec::<usize>::new();
@@ -175,7 +152,7 @@ impl PinnedBuffer {
             vecs,
             ends,
             _pins: pins,
-            _charge: charge,
+            _locked: locked,
         })
     }
 

@@ -444,6 +444,56 @@ TEST_F(registered, huge_pages)
 	close(fd);
 }
 
+/*
+ * Of a huge page all is charged for, once for all buffers in it, whatever is the
+ * first to go.
+ */
+TEST_F(registered, memlock_of_huge_pages)
+{
+	char *map = mmap(NULL, 4 * HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			 0);
+	char *huge = (char *)(((uintptr_t)map + HUGE - 1) & ~(HUGE - 1));
+	const struct rlimit limit = { 2 * HUGE, 2 * HUGE };
+	struct raio_buffer part[] = {
+		{ (uintptr_t)huge, PAGE },
+		{ (uintptr_t)huge + 7 * PAGE, PAGE },
+		{ (uintptr_t)huge + HUGE - PAGE, 2 * PAGE },
+	};
+	struct raio_buffer third = { (uintptr_t)huge + 2 * HUGE, 1 }, none = { };
+	pid_t pid;
+
+	ASSERT_NE(MAP_FAILED, map);
+	madvise(huge, 3 * HUGE, MADV_HUGEPAGE);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		struct native *native = &self->native, own;
+
+		memset(huge, 1, 3 * HUGE);
+		native_begin_sized(_metadata, &own, 1, 0, NR_BUFFERS, 1);
+		native = &own;
+		ASSERT_EQ(0, setrlimit(RLIMIT_MEMLOCK, &limit));
+		ASSERT_EQ(0, setresuid(4242, 4242, 4242));
+		ASSERT_EQ(2, native_buffers(native, 0, 2, part));
+		EXPECT_EQ(HUGE / 1024, pinned_kb());
+		ASSERT_EQ(1, native_buffers(native, 2, 1, &part[2]));
+		EXPECT_EQ(2 * HUGE / 1024, pinned_kb());
+		EXPECT_EQ(-ENOMEM, native_buffers(native, 3, 1, &third));
+		/* The first huge page has one buffer left. */
+		ASSERT_EQ(1, native_buffers(native, 2, 1, &none));
+		ASSERT_EQ(1, native_buffers(native, 0, 1, &none));
+		ASSERT_TRUE(wait_for(pinned_kb() == HUGE / 1024));
+		ASSERT_EQ(1, native_buffers(native, 3, 1, &third));
+		EXPECT_EQ(2 * HUGE / 1024, pinned_kb());
+		ASSERT_EQ(1, native_buffers(native, 1, 1, &none));
+		ASSERT_EQ(1, native_buffers(native, 3, 1, &none));
+		ASSERT_TRUE(wait_for(pinned_kb() == 0));
+		_exit(0);
+	}
+	EXPECT_EQ(0, wait_child(pid));
+	munmap(map, 4 * HUGE);
+}
+
 #define ROUNDS	2000
 
 struct replacer {
