@@ -35,6 +35,7 @@ mod poll;
 mod quota;
 mod register;
 mod setup;
+mod sleep;
 mod starter;
 mod submission;
 mod submit;
@@ -50,6 +51,7 @@ use crate::{
             ModulePin, //
         },
         percpu_ref::PercpuRef,
+        pm::SleepNotifier,
         pseudo_fs::PseudoFs,
         rcu_work::RcuWork,
         user,
@@ -94,6 +96,7 @@ use quota::{
 };
 use register::Registrations;
 pub(crate) use register::{Buffer, RegisteredFile};
+use sleep::Sleep;
 use submission::SubmissionArray;
 pub(crate) use submit::Slot;
 use teardown::Siblings;
@@ -112,6 +115,7 @@ pub(crate) struct Engine {
     fs: PseudoFs,
     limits: Limits,
     pub(crate) orphans: Arc<Orphans>,
+    _sleep: Arc<SleepNotifier<Sleep>>,
     /// On which they are freed.
     free_queue: Arc<OwnedQueue>,
 }
@@ -129,6 +133,7 @@ impl Engine {
             contexts: KmemCache::new(c"raio_kioctx")?,
             fs: PseudoFs::new()?,
             orphans: Orphans::new(limits.quota.clone(), free_queue.clone())?,
+            _sleep: SleepNotifier::new(Sleep(limits.quota.clone()))?,
             limits,
             free_queue,
         })

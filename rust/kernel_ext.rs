@@ -23,6 +23,7 @@ pub(crate) mod page_wait;
 pub(crate) mod percpu_ref;
 pub(crate) mod pinned;
 pub(crate) mod plug;
+pub(crate) mod pm;
 pub(crate) mod pseudo_fs;
 pub(crate) mod rcu_work;
 pub(crate) mod sigmask;

@@ -54,11 +54,8 @@ unsafe impl HasDelayedWork for Orphans {
 
     fn run(&self) {
         let mut are_busy = false;
-        let mut from = Some(0);
-        while let Some((user, workers)) = from.and_then(|from| self.quota.workers_from(from)) {
-            from = user.checked_add(1);
-            are_busy |= look_at(&workers);
-        }
+        self.quota
+            .each_workers(|workers| are_busy |= look_at(workers));
         if are_busy {
             self.watch();
         }

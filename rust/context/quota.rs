@@ -153,8 +153,17 @@ impl Quota {
         Ok((charge, workers))
     }
 
+    /// Calls `f` with the workers of each user, without any lock.
+    pub(super) fn each_workers(&self, mut f: impl FnMut(&Arc<Workers>)) {
+        let mut from = Some(0);
+        while let Some((user, workers)) = from.and_then(|from| self.workers_from(from)) {
+            f(&workers);
+            from = user.checked_add(1);
+        }
+    }
+
     /// The first user from that number on, and who works for that one.
-    pub(super) fn workers_from(&self, user: u32) -> Option<(u32, Arc<Workers>)> {
+    fn workers_from(&self, user: u32) -> Option<(u32, Arc<Workers>)> {
         let users = self.users.lock();
         let cursor = users.cursor_lower_bound(&user)?;
         let (user, account) = cursor.current();

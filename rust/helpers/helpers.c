@@ -31,6 +31,7 @@
 #include <linux/sched/stat.h>
 #include <linux/sched/task.h>
 #include <linux/sched/user.h>
+#include <linux/suspend.h>
 #include <linux/task_io_accounting_ops.h>
 #include <linux/uaccess.h>
 #include <linux/user_namespace.h>
@@ -154,6 +155,22 @@ void raio_leave_module(void)
 {
 	synchronize_rcu();
 	synchronize_rcu_tasks();
+}
+
+/* Nobody is told where machines don't sleep. */
+int raio_register_pm_notifier(struct notifier_block *nb)
+{
+	return register_pm_notifier(nb);
+}
+
+void raio_unregister_pm_notifier(struct notifier_block *nb)
+{
+	unregister_pm_notifier(nb);
+}
+
+int raio_notifier_result(int err)
+{
+	return notifier_from_errno(err);
 }
 
 /* An id of which xa_load() says NULL until something is stored there. */

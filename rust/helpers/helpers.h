@@ -74,6 +74,10 @@ void raio_queue_delayed_work(struct workqueue_struct *wq, struct delayed_work *d
 
 void raio_leave_module(void);
 
+int raio_register_pm_notifier(struct notifier_block *nb);
+void raio_unregister_pm_notifier(struct notifier_block *nb);
+int raio_notifier_result(int err);
+
 int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max);
 
 const struct cred *raio_get_current_cred(void);

@@ -578,6 +578,16 @@ impl Kiocb {
         }
     }
 
+    /// Does it write what is to last?
+    pub(crate) fn writes(&self) -> bool {
+        // SAFETY: `ki_filp` is live, by the type invariant. Whoever asks owns the rest.
+        unsafe {
+            let file = (*self.as_raw()).ki_filp;
+            (*self.as_raw()).ki_flags as u32 & bindings::RAIO_IOCB_WRITE != 0
+                && (bindings::raio_file_is_reg(file) || bindings::raio_file_is_blk(file))
+        }
+    }
+
     /// Was the last attempt told not to wait?
     #[inline]
     pub(crate) fn is_impatient(&self) -> bool {

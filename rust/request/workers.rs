@@ -63,6 +63,14 @@ use kernel::{
     new_spinlock_irq,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        lock::{
+            spinlock::SpinLockIrqBackend,
+            Guard, //
+        },
         Arc,
         Completion,
         SpinLockIrq, //
@@ -74,6 +82,15 @@ pub(crate) const MOST: usize = 64;
 
 /// One that doesn't sleep is enough for so many that wait.
 const EACH: usize = 8;
+
+/// Nothing is begun. Relaxed: read with `pool` held, which who changes it takes after that.
+static PAUSED: Atomic<u32> = Atomic::new(0);
+
+/// From now on no worker begins anything, or they may again and have to be told to [go on](Workers::go_on). (Who is
+/// about to begin something when this returns has `pool` locked, or has said so.)
+pub(crate) fn pause(paused: bool) {
+    PAUSED.store(u32::from(paused), Relaxed);
+}
 
 /// What is done.
 #[derive(Clone, Copy)]
@@ -131,6 +148,8 @@ struct Run {
     links: Links<Run>,
     /// It will ask what is next before it sleeps.
     attentive: bool,
+    /// That request writes what is to last.
+    writes: bool,
     /// For that request, after which it ends.
     interrupted: bool,
     interrupter: bool,
@@ -148,6 +167,7 @@ impl Run {
             behind: Fifo::new(),
             links: Links::new(),
             attentive: false,
+            writes: false,
             interrupted: false,
             interrupter: false,
             over <- Completion::new(),
@@ -196,7 +216,7 @@ unsafe impl Sync for Workers {}
 ///
 /// * The members of `waiting`, and of `behind` of those that are `running`, are the requests that say
 ///   so. If any are `waiting`, a worker is attentive, or was called and hasn't come yet, or none is
-///   idle.
+///   idle, or all are paused.
 /// * The members of `running` are the workers that have come, of which so many are `attentive`. Of those
 ///   that have the same inode, one at most has others behind it.
 /// * The bits of `idle` are those of `all` that weren't called, or have become idle since.
@@ -287,7 +307,11 @@ impl Workers {
 
     /// Calls a worker if one is needed, which the caller has to queue then.
     fn call(self: &Arc<Self>, pool: &mut Pool) -> Option<NonNull<Worker>> {
-        if pool.coming || pool.first().is_none() || pool.are_enough(pool.attentive) {
+        if pool.coming
+            || pool.first().is_none()
+            || pool.are_enough(pool.attentive)
+            || PAUSED.load(Relaxed) != 0
+        {
             return None;
         }
         let worker = self.all.get(pool.idle.trailing_zeros() as usize)?;
@@ -332,16 +356,26 @@ impl Workers {
         let n = (worker.addr().get() - self.all.as_ptr().addr()) / size_of::<Worker>();
         // INVARIANT: There is nothing to do, or one is called.
         pool.idle |= 1 << n;
-        let queue = pool.waiting.first().map(|request| {
+        self.call_for_waiting(pool);
+    }
+
+    /// Calls a worker if one is needed.
+    fn call_for_waiting(self: &Arc<Self>, mut pool: Guard<'_, Pool, SpinLockIrqBackend>) {
+        let engine = pool.waiting.first().map(|request| {
             // SAFETY: A member is alive, and so is its context.
             unsafe { (*request.as_ptr()).slot.ctx().engine().clone() }
         });
         let called = self.call(&mut pool);
         drop(pool);
-        if let (Some(worker), Some(engine)) = (called, queue) {
+        if let (Some(worker), Some(engine)) = (called, engine) {
             // SAFETY: It was called just now.
             unsafe { work::queue::<Worker, SERVE>(worker, &engine.workers) };
         }
+    }
+
+    /// To be called when all may begin something again. Any context.
+    pub(crate) fn go_on(self: &Arc<Self>) {
+        self.call_for_waiting(self.pool.lock());
     }
 
     /// Carries out `first`, and what comes next if that is of the same context and to be done as the
@@ -411,6 +445,9 @@ impl Workers {
                 }
                 return None;
             }
+            if PAUSED.load(Relaxed) != 0 {
+                return None;
+            }
             pool.attend(run, true);
             let behind = (*run.as_ptr()).locks.and_then(|inode| pool.behind(inode));
             if behind.is_none() {
@@ -427,6 +464,7 @@ impl Workers {
             Request::get(request);
             (*run.as_ptr()).ctx = Some(NonNull::from((*request.as_ptr()).slot.ctx()));
             (*run.as_ptr()).locks = Request::locks(request).map(|lock| lock.inode);
+            (*run.as_ptr()).writes = Request::writes(request);
             pool.attend(run, Request::is_kicked(request));
             if let Some(worker) = self.call(&mut pool) {
                 let engine = (*request.as_ptr()).slot.ctx().engine();
@@ -467,6 +505,22 @@ impl Workers {
                 next = pool.running.after(run);
             }
         }
+    }
+
+    /// Does any of them carry out a request that writes what is to last?
+    pub(crate) fn are_writing(&self) -> bool {
+        let pool = self.pool.lock();
+        let mut next = pool.running.first();
+        while let Some(run) = next {
+            // SAFETY: A member is alive while the lock is held.
+            unsafe {
+                if (*run.as_ptr()).ctx.is_some() && (*run.as_ptr()).writes {
+                    return true;
+                }
+                next = pool.running.after(run);
+            }
+        }
+        false
     }
 
     /// Takes a request back whose turn hasn't come; false if it has, or isn't to come. Any context.
@@ -742,6 +796,22 @@ impl Prepared {
 }
 
 impl Request {
+    /// Does it write what is to last?
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::locks`].
+    unsafe fn writes(this: NonNull<Self>) -> bool {
+        // SAFETY: Alive, and ours.
+        unsafe {
+            match (*Self::turn_of(this)).job {
+                Job::Transfer => (*this.as_ptr()).kiocb.writes(),
+                Job::Sync { .. } => true,
+                Job::Watch | Job::Look => false,
+            }
+        }
+    }
+
     /// Is its file looked at by workers?
     ///
     /// # Safety
