@@ -787,14 +787,19 @@ TEST_F(fuse, polls_of_the_submitter)
 	submit_poll(_metadata, s, 0, self->fuse.fd);
 	ASSERT_EQ(0, become(0, 0));
 	ASSERT_TRUE(wait_for(fuse_nr_calls(&self->fuse) == 1));
-	fuse_answer_poll(&self->fuse, 0, 0);
-	/* It is told of when it is being watched, and not before. */
-	ASSERT_TRUE(wait_for(({
-		fuse_notify_poll(&self->fuse, 0);
-		fuse_nr_calls(&self->fuse) == 2;
-	})));
-	fuse_answer_poll(&self->fuse, 1, POLLIN);
+	for (n = 0; n < 8; n++) {
+		fuse_answer_poll(&self->fuse, n, 0);
+		/* Now who has asked will look again by itself, or won't. */
+		grace_periods();
+		/* It is told of when it is being watched, and not before. */
+		ASSERT_TRUE(wait_for(({
+			fuse_notify_poll(&self->fuse, n);
+			fuse_nr_calls(&self->fuse) == n + 2;
+		})));
+	}
+	fuse_answer_poll(&self->fuse, n, POLLIN);
 	EXPECT_NEXT(s, 0, POLLIN);
+	EXPECT_EQ(n + 1, fuse_nr_calls(&self->fuse));
 	for (n = 0; n < fuse_nr_calls(&self->fuse); n++) {
 		EXPECT_EQ(FUSE_POLL, self->fuse.calls[n].opcode);
 		EXPECT_EQ(SUBMITTER, self->fuse.calls[n].uid);
