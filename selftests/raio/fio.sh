@@ -64,7 +64,7 @@ for set in size=8 memory_backed=1 discard=1 poll_queues=1 badblocks=+8192-16383 
 	echo "${set#*=}" >"$disk/${set%%=*}"
 done
 
-echo "1..28"
+echo "1..29"
 
 # shellcheck disable=SC2086 # lists
 {
@@ -182,6 +182,17 @@ ordinary=$?
 run_raio $chardev --nowait=1
 fails_with 11 && [ $ordinary -eq 0 ]
 report nowait
+tell c0 reset
+
+# One file takes its time; the other refuses what must not wait, and the job goes on.
+tell c0 mode timer 2000000
+run_raio --filename=/dev/raio_test0:/sys/kernel/uevent_seqnum --file_service_type=roundrobin \
+	--filesize=4k --bs=512 --rw=read --iodepth=4 --iodepth_batch_submit=4 --nowait=1 \
+	--continue_on_error=io --ignore_error=95 --time_based --runtime=1
+[ $status -eq 0 ] && [ "$(grown refused)" -gt 0 ] && [ "$(grown submitted)" -gt 4 ] &&
+	[ "$(grown completed)" -eq "$(grown submitted)" ] &&
+	[ "$(grown reaped)" -eq "$(grown submitted)" ]
+report one_file_refuses
 tell c0 reset
 
 # One fails, and fio cancels the others; without that, the reset ends them.
