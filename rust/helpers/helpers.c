@@ -25,6 +25,7 @@
 #include <linux/nospec.h>
 #include <linux/percpu.h>
 #include <linux/poll.h>
+#include <linux/pipe_fs_i.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
@@ -749,6 +750,44 @@ u16 raio_current_ioprio(void)
 }
 
 /* May the caller ask for it? ioprio_check_cap(), which modules can't call. */
+/*
+ * Would a read have its time noted in a way that can wait for a journal? As
+ * touch_atime() has it, which isn't told that it must not wait.
+ */
+bool raio_atime_is_due(struct file *file)
+{
+	const struct inode *inode = file_inode(file);
+	struct timespec64 now, atime, mtime, ctime;
+
+	if (!S_ISREG(inode->i_mode) || IS_NOATIME(inode) || file->f_flags & O_NOATIME ||
+	    file->f_path.mnt->mnt_flags & MNT_NOATIME || inode->i_sb->s_flags & SB_LAZYTIME ||
+	    !(inode->i_op->update_time || inode->i_sb->s_op->dirty_inode))
+		return false;
+
+	atime = inode_get_atime(inode);
+	now = current_time(file_inode(file));
+	if (file->f_path.mnt->mnt_flags & MNT_RELATIME) {
+		mtime = inode_get_mtime(inode);
+		ctime = inode_get_ctime(inode);
+		if (timespec64_compare(&mtime, &atime) < 0 &&
+		    timespec64_compare(&ctime, &atime) < 0 &&
+		    now.tv_sec - atime.tv_sec < 24 * 60 * 60)
+			return false;
+	}
+	return !timespec64_equal(&now, &atime);
+}
+
+/*
+ * Has somebody a pipe locked, who may be copying from or to memory that isn't
+ * there? To read or write it waits for that one, whatever was asked for.
+ */
+bool raio_pipe_is_busy(struct file *file)
+{
+	struct pipe_inode_info *pipe = file->private_data;
+
+	return S_ISFIFO(file_inode(file)->i_mode) && mutex_is_locked(&pipe->mutex);
+}
+
 int raio_ioprio_check(int ioprio)
 {
 	switch (IOPRIO_PRIO_CLASS(ioprio)) {

@@ -156,6 +156,8 @@ bool raio_kiocb_is_cold(struct kiocb *iocb);
 void raio_kiocb_start_write(struct kiocb *iocb);
 bool raio_kiocb_start_write_trylock(struct kiocb *iocb);
 void raio_kiocb_end_write(struct kiocb *iocb);
+bool raio_atime_is_due(struct file *file);
+bool raio_pipe_is_busy(struct file *file);
 int raio_kiocb_set_rw_flags(struct kiocb *iocb, u32 flags, int rw);
 u16 raio_current_ioprio(void);
 int raio_ioprio_check(int ioprio);

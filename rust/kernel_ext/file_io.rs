@@ -485,6 +485,11 @@ impl Kiocb {
         {
             Asking::Impatiently
         } else if ways & bindings::RAIO_FOP_BUFFER_WASYNC == 0
+        } else if flags & bindings::RAIO_IOCB_WRITE == 0
+            // SAFETY: A live file.
+            && unsafe { bindings::raio_atime_is_due(file.as_ptr()) }
+        {
+            Asking::Never
             // What is written behind the end is to be in one piece.
             || flags & (bindings::RAIO_IOCB_DSYNC | bindings::RAIO_IOCB_APPEND) != 0
         {
@@ -506,11 +511,17 @@ impl Kiocb {
         }
     }
 
-    /// Is nothing cached of what a read begins with, so that it has to wait?
+    /// Is an attempt known to wait, whatever it is told? A read may begin with what isn't cached, a pipe be locked.
     #[inline]
     pub(crate) fn is_cold(&self) -> bool {
         // SAFETY: `ki_filp` is live, by the type invariant.
-        self.waits_for_pages() && unsafe { bindings::raio_kiocb_is_cold(self.as_raw()) }
+        unsafe {
+            if self.waits_for_pages() {
+                return bindings::raio_kiocb_is_cold(self.as_raw());
+            }
+            let file = (*self.as_raw()).ki_filp;
+            gets_ready(File::from_raw_file(file)) && bindings::raio_pipe_is_busy(file)
+        }
     }
 
     /// Has the next attempt made at `pos`, in that manner.
@@ -518,12 +529,11 @@ impl Kiocb {
     pub(crate) fn aim(&self, pos: i64, manner: Manner) {
         let (flags, page) = match manner {
             Manner::AsItIs => return,
-            // Also to start I/O may be to wait.
-            Manner::Impatient | Manner::Quick if self.waits_for_pages() => (
+            // Also to start I/O of the page cache may be to wait, even for a file that is open for direct I/O.
+            Manner::Impatient | Manner::Quick => (
                 bindings::RAIO_IOCB_NOWAIT | bindings::RAIO_IOCB_NOIO,
                 ptr::null_mut(),
             ),
-            Manner::Impatient | Manner::Quick => (bindings::RAIO_IOCB_NOWAIT, ptr::null_mut()),
             Manner::ForPages(page) => (bindings::RAIO_IOCB_WAITQ, page),
             Manner::Patient => (0, ptr::null_mut()),
         };

@@ -1140,6 +1140,83 @@ FIXTURE_TEARDOWN(other)
 	scene_end(_metadata, &self->s);
 }
 
+struct held_writer {
+	int fd;
+	char *from;
+};
+
+static void *held_writer(void *data)
+{
+	struct held_writer *writer = data;
+
+	return (void *)ret_errno(write(writer->fd, writer->from, 2 * PAGE));
+}
+
+/* Who writes to it has it locked, and waits for memory that doesn't come. */
+TEST_F(other, of_a_pipe_that_is_locked)
+{
+	struct scene *s = &self->s;
+	struct held_writer writer;
+	int uffd = uffd_open(), pipes[2];
+	pthread_t thread;
+	void *ret;
+
+	ASSERT_LE(0, uffd);
+	ASSERT_EQ(0, pipe2(pipes, O_CLOEXEC));
+	writer = (struct held_writer){ pipes[1], map_pages(2 * PAGE) };
+	ASSERT_EQ(0, uffd_missing(uffd, writer.from + PAGE, PAGE));
+	pattern_fill(writer.from, PAGE, 0, SEED);
+	ASSERT_EQ(0, pthread_create(&thread, NULL, held_writer, &writer));
+	ASSERT_TRUE(uffd_wait(uffd));
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, pipes[0], PAGE, 0);
+	EXPECT_NO_EVENT(s);
+	ASSERT_EQ(0, uffd_fill(uffd, writer.from + PAGE, s->buf + PAGE));
+	EXPECT_NEXT(s, 0, PAGE);
+	EXPECT_EQ(-1, pattern_check(buf_of(s, 0), PAGE, 0, SEED));
+	ASSERT_EQ(0, pthread_join(thread, &ret));
+	EXPECT_EQ(2 * PAGE, (long)ret);
+	close(pipes[0]);
+	close(pipes[1]);
+	close(uffd);
+}
+
+/* A first read after a write notes its time in the journal, which a worker does; the others don't. */
+TEST_F(other, that_notes_its_time)
+{
+	const char *dirs[] = { ext4_dir(), xfs_dir() };
+	struct scene *s = &self->s;
+	unsigned int i, punted;
+
+	for (i = 0; i < ARRAY_SIZE(dirs); i++) {
+		int fd = temp_file(dirs[i], O_RDWR);
+		struct timespec times[2] = { { .tv_sec = 1 }, { .tv_nsec = UTIME_NOW } };
+
+		ASSERT_LE(0, fd);
+		ASSERT_EQ(PAGE, pwrite(fd, s->buf, PAGE, 0));
+		ASSERT_EQ(0, futimens(fd, times));
+		punted = MOVED(&s->before, punted);
+		submit(_metadata, s, 0, IOCB_CMD_PREAD, fd, PAGE, 0);
+		EXPECT_NEXT(s, 0, PAGE);
+		EXPECT_EQ(punted + 1, MOVED(&s->before, punted));
+		/* It is read later than it was written, by the clock of the file system. */
+		ASSERT_TRUE(wait_for(({
+			struct stat stat;
+
+			submit(_metadata, s, 0, IOCB_CMD_PREAD, fd, PAGE, 0);
+			EXPECT_NEXT(s, 0, PAGE);
+			fstat(fd, &stat);
+			stat.st_atim.tv_sec > stat.st_ctim.tv_sec ||
+				(stat.st_atim.tv_sec == stat.st_ctim.tv_sec &&
+				 stat.st_atim.tv_nsec > stat.st_ctim.tv_nsec);
+		})));
+		punted = MOVED(&s->before, punted);
+		submit(_metadata, s, 0, IOCB_CMD_PREAD, fd, PAGE, 0);
+		EXPECT_NEXT(s, 0, PAGE);
+		EXPECT_EQ(punted, MOVED(&s->before, punted));
+		close(fd);
+	}
+}
+
 /* One that looks at who reads it, here at what number a process has there, is read by who has submitted that. */
 TEST_F(other, of_a_namespace)
 {
