@@ -51,7 +51,7 @@ use crate::{
             ModulePin, //
         },
         percpu_ref::PercpuRef,
-        pm::SleepNotifier,
+        pm::Freezer,
         pseudo_fs::PseudoFs,
         rcu_work::RcuWork,
         user,
@@ -115,7 +115,7 @@ pub(crate) struct Engine {
     fs: PseudoFs,
     limits: Limits,
     pub(crate) orphans: Arc<Orphans>,
-    _sleep: Arc<SleepNotifier<Sleep>>,
+    _sleep: Freezer<Sleep>,
     /// On which they are freed.
     free_queue: Arc<OwnedQueue>,
 }
@@ -133,7 +133,10 @@ impl Engine {
             contexts: KmemCache::new(c"raio_kioctx")?,
             fs: PseudoFs::new()?,
             orphans: Orphans::new(limits.quota.clone(), free_queue.clone())?,
-            _sleep: SleepNotifier::new(Sleep(limits.quota.clone()))?,
+            _sleep: Freezer::new(
+                c"raio_sleep",
+                Arc::new(Sleep(limits.quota.clone()), GFP_KERNEL)?,
+            )?,
             limits,
             free_queue,
         })

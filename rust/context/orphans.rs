@@ -75,11 +75,19 @@ fn look_at(workers: &Workers) -> bool {
             }
         }
     });
+    let mut used = None;
     for ctx in left.into_iter().flatten() {
         // Others may share the memory of who made it.
-        if !mm::is_used(&ctx.mm) {
-            // It can only fail for one that ends already.
-            let _ = ctx.kill();
+        if used != Some(ctx.mm.as_raw()) && !mm::is_used(&ctx.mm) {
+            // Workers needn't give that up soon, and so it keeps the others, too.
+            ctx.siblings.each(|other| {
+                if other.mm.as_raw() == ctx.mm.as_raw() {
+                    // It can only fail for one that ends already.
+                    let _ = other.kill();
+                }
+            });
+        } else {
+            used = Some(ctx.mm.as_raw());
         }
     }
     are_busy

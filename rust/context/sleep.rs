@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The machine is suspended, or hibernated: an image of memory is written then, which is what goes on later. User
-//! space is frozen until it is over, but workers are threads of the kernel. So meanwhile they begin nothing; and
-//! before it they have done what they write, for nothing may be written behind the image's back.
+//! The machine is suspended, or hibernated: an image of memory is written then, which is what goes on later. Workers
+//! are no tasks that are frozen. So when the tasks of user space are, they begin nothing any more, and have to be
+//! done with what they write: nothing may be written behind the image's back. If they aren't in time, the machine
+//! doesn't sleep, as with a task that can't be frozen.
 //!
 //! # Locks
 //!
@@ -10,51 +11,30 @@
 
 use super::quota::Quota;
 use crate::{
-    kernel_ext::{
-        pm::Sleeper,
-        task, //
-    },
+    kernel_ext::pm::Freezes,
     request::{
         workers,
         Workers, //
     },
 };
-use kernel::{
-    prelude::*,
-    sync::Arc,
-    time::{
-        Instant,
-        Monotonic, //
-    },
-};
+use kernel::sync::Arc;
 
-/// How long a write may take before it keeps the machine from sleeping, as a task does that can't be frozen.
-const PATIENCE_MS: i64 = 20_000;
-
-/// Has workers pause.
+/// The workers of all users.
 pub(super) struct Sleep(pub(super) Arc<Quota>);
 
-impl Sleeper for Sleep {
-    fn prepare(&self) -> Result {
+impl Freezes for Sleep {
+    fn stop(&self) {
         workers::pause(true);
-        let begun = Instant::<Monotonic>::now();
-        loop {
-            let mut are_writing = false;
-            self.0
-                .each_workers(|workers| are_writing |= workers.are_writing());
-            if !are_writing {
-                return Ok(());
-            }
-            if begun.elapsed().as_millis() >= PATIENCE_MS {
-                pr_warn!("a write doesn't end, so the machine can't sleep: kill its process\n");
-                self.over();
-                return Err(EBUSY);
-            }
-            task::pause(1000);
-        }
     }
 
-    fn over(&self) {
+    fn is_busy(&self) -> bool {
+        let mut are_writing = false;
+        self.0
+            .each_workers(|workers| are_writing |= workers.are_writing());
+        are_writing
+    }
+
+    fn go_on(&self) {
         workers::pause(false);
         self.0.each_workers(Workers::go_on);
     }

@@ -248,6 +248,24 @@ impl Siblings {
         }
     }
 
+    /// Calls `f` with each, but those that end already.
+    pub(super) fn each(&self, f: impl Fn(User)) {
+        let mut from = 0;
+        loop {
+            let ctx = {
+                let rcu = rcu::read_lock();
+                let Some((id, ctx)) = self.table.next(from, &rcu) else {
+                    break;
+                };
+                from = id + 1;
+                User::tryget(ctx)
+            };
+            if let Some(ctx) = ctx {
+                f(ctx);
+            }
+        }
+    }
+
     /// The one that has been there for longest.
     fn oldest(&self) -> Option<Arc<Inflight>> {
         let live = self.live.lock();
@@ -297,7 +315,7 @@ impl Contexts {
     /// Destroys all contexts, and waits for the I/O on all of them to end or to be killed. To be
     /// called once, when nobody else can call anything.
     pub(crate) fn destroy_all(&self) {
-        self.each(|ctx| {
+        self.siblings.each(|ctx| {
             // It can only fail for one that ends already.
             let _ = ctx.kill();
             ctx.unmap();
@@ -308,24 +326,6 @@ impl Contexts {
             let _ = wait(&self.siblings.all_ended, || self.siblings.oldest());
         }
         self.siblings.leave_behind();
-    }
-
-    /// Calls `f` with each, but those that end already.
-    fn each(&self, f: impl Fn(User)) {
-        let mut from = 0;
-        loop {
-            let ctx = {
-                let rcu = rcu::read_lock();
-                let Some((id, ctx)) = self.siblings.table.next(from, &rcu) else {
-                    break;
-                };
-                from = id + 1;
-                User::tryget(ctx)
-            };
-            if let Some(ctx) = ctx {
-                f(ctx);
-            }
-        }
     }
 }
 

@@ -14,6 +14,7 @@
 #include <linux/cred.h>
 #include <linux/delay.h>
 #include <linux/fault-inject-usercopy.h>
+#include <linux/freezer.h>
 #include <linux/highmem.h>
 #include <linux/iocontext.h>
 #include <linux/ioprio.h>
@@ -24,8 +25,8 @@
 #include <linux/mmap_lock.h>
 #include <linux/nospec.h>
 #include <linux/percpu.h>
-#include <linux/poll.h>
 #include <linux/pipe_fs_i.h>
+#include <linux/poll.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
@@ -158,20 +159,38 @@ void raio_leave_module(void)
 	synchronize_rcu_tasks();
 }
 
-/* Nobody is told where machines don't sleep. */
-int raio_register_pm_notifier(struct notifier_block *nb)
+struct task_struct *raio_run_thread(int (*f)(void *), void *data, const char *name)
 {
-	return register_pm_notifier(nb);
+	return kthread_run(f, data, "%s", name);
 }
 
-void raio_unregister_pm_notifier(struct notifier_block *nb)
+/* Returns when the running thread is to be frozen, or false when it is to end. */
+bool raio_wait_for_freeze(void)
 {
-	unregister_pm_notifier(nb);
+	set_freezable();
+	for (;;) {
+		set_current_state(TASK_INTERRUPTIBLE);
+		if (kthread_should_stop() || freezing(current))
+			break;
+		schedule();
+	}
+	__set_current_state(TASK_RUNNING);
+	return !kthread_should_stop();
 }
 
-int raio_notifier_result(int err)
+bool raio_freezing(void)
 {
-	return notifier_from_errno(err);
+	return freezing(current);
+}
+
+void raio_be_frozen(void)
+{
+	try_to_freeze();
+}
+
+void raio_keep_awake(void)
+{
+	pm_system_wakeup();
 }
 
 /* An id of which xa_load() says NULL until something is stored there. */
@@ -317,6 +336,11 @@ bool raio_has_done_io(void)
 
 unsigned long raio_fsize_limit(void)
 {
+size_t raio_nofile_limit(void)
+{
+	return rlimit(RLIMIT_NOFILE);
+}
+
 	return rlimit(RLIMIT_FSIZE);
 }
 
@@ -545,9 +569,12 @@ int raio_mutex_lock_killable(struct mutex *lock)
 	return mutex_lock_killable(lock);
 }
 
-bool raio_file_is_fuse(const struct file *file)
+/* An epoll asks the files that it watches, which may be of FUSE. */
+bool raio_poll_asks_process(struct file *file)
 {
-	return file_inode(file)->i_sb->s_magic == FUSE_SUPER_MAGIC;
+	return raio_file_is_fuse(file) ||
+	       (file_inode(file)->i_sb->s_magic == ANON_INODE_FS_MAGIC &&
+		!strcmp(file->f_path.dentry->d_name.name, "[eventpoll]"));
 }
 
 __poll_t raio_vfs_poll(struct file *file, struct poll_table_struct *table)
@@ -718,38 +745,6 @@ bool raio_kiocb_is_cold(struct kiocb *iocb)
 	       iocb->ki_pos < i_size_read(mapping->host) && !IS_DAX(mapping->host);
 }
 
-void raio_kiocb_start_write(struct kiocb *iocb)
-{
-	kiocb_start_write(iocb);
-}
-
-/* The same, unless it would have to wait. */
-bool raio_kiocb_start_write_trylock(struct kiocb *iocb)
-{
-	struct super_block *sb = file_inode(iocb->ki_filp)->i_sb;
-
-	if (!sb_start_write_trylock(sb))
-		return false;
-	__sb_writers_release(sb, SB_FREEZE_WRITE);
-	return true;
-}
-
-void raio_kiocb_end_write(struct kiocb *iocb)
-{
-	kiocb_end_write(iocb);
-}
-
-int raio_kiocb_set_rw_flags(struct kiocb *iocb, u32 flags, int rw)
-{
-	return kiocb_set_rw_flags(iocb, (__force rwf_t)flags, rw);
-}
-
-u16 raio_current_ioprio(void)
-{
-	return get_current_ioprio();
-}
-
-/* May the caller ask for it? ioprio_check_cap(), which modules can't call. */
 /*
  * Would a read have its time noted in a way that can wait for a journal? As
  * touch_atime() has it, which isn't told that it must not wait.
@@ -793,6 +788,38 @@ int raio_ioprio_check(int ioprio)
 	switch (IOPRIO_PRIO_CLASS(ioprio)) {
 	case IOPRIO_CLASS_NONE:
 		return IOPRIO_PRIO_LEVEL(ioprio) ? -EINVAL : 0;
+void raio_kiocb_start_write(struct kiocb *iocb)
+{
+	kiocb_start_write(iocb);
+}
+
+/* The same, unless it would have to wait. */
+bool raio_kiocb_start_write_trylock(struct kiocb *iocb)
+{
+	struct super_block *sb = file_inode(iocb->ki_filp)->i_sb;
+
+	if (!sb_start_write_trylock(sb))
+		return false;
+	__sb_writers_release(sb, SB_FREEZE_WRITE);
+	return true;
+}
+
+void raio_kiocb_end_write(struct kiocb *iocb)
+{
+	kiocb_end_write(iocb);
+}
+
+int raio_kiocb_set_rw_flags(struct kiocb *iocb, u32 flags, int rw)
+{
+	return kiocb_set_rw_flags(iocb, (__force rwf_t)flags, rw);
+}
+
+u16 raio_current_ioprio(void)
+{
+	return get_current_ioprio();
+}
+
+/* May the caller ask for it? ioprio_check_cap(), which modules can't call. */
 	case IOPRIO_CLASS_RT:
 		return capable(CAP_SYS_ADMIN) || capable(CAP_SYS_NICE) ? 0 : -EPERM;
 	case IOPRIO_CLASS_BE:
@@ -955,6 +982,11 @@ bool raio_file_is_of_its_caller(struct file *file)
 bool raio_file_is_reg(struct file *file)
 {
 	return S_ISREG(file_inode(file)->i_mode);
+}
+
+bool raio_file_is_fuse(struct file *file)
+{
+	return file_inode(file)->i_sb->s_magic == FUSE_SUPER_MAGIC;
 }
 
 bool raio_file_is_blk(struct file *file)

@@ -74,9 +74,11 @@ void raio_queue_delayed_work(struct workqueue_struct *wq, struct delayed_work *d
 
 void raio_leave_module(void);
 
-int raio_register_pm_notifier(struct notifier_block *nb);
-void raio_unregister_pm_notifier(struct notifier_block *nb);
-int raio_notifier_result(int err);
+struct task_struct *raio_run_thread(int (*f)(void *), void *data, const char *name);
+bool raio_wait_for_freeze(void);
+bool raio_freezing(void);
+void raio_be_frozen(void);
+void raio_keep_awake(void);
 
 int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max);
 
@@ -98,6 +100,7 @@ void raio_account_io(struct task_struct *leader);
 void raio_forget_io(void);
 bool raio_has_done_io(void);
 unsigned long raio_fsize_limit(void);
+size_t raio_nofile_limit(void);
 unsigned long raio_swap_fsize_limit(unsigned long limit);
 void *raio_charge_mm(struct mm_struct *mm, void **saved);
 void raio_uncharge_mm(void *memcg, void *saved);
@@ -136,7 +139,7 @@ void raio_relax(void);
 bool raio_others_wait(void);
 void raio_pause(unsigned int us);
 
-bool raio_file_is_fuse(const struct file *file);
+bool raio_poll_asks_process(struct file *file);
 __poll_t raio_vfs_poll(struct file *file, struct poll_table_struct *table);
 u16 raio_mangle_poll(__poll_t mask);
 __poll_t raio_demangle_poll(u16 mask);
@@ -153,11 +156,11 @@ void raio_init_page_wait(struct wait_page_queue *wait, wait_queue_func_t func);
 struct wait_page_queue *raio_page_wait_kicked(struct wait_queue_entry *entry, void *key);
 
 bool raio_kiocb_is_cold(struct kiocb *iocb);
+bool raio_atime_is_due(struct file *file);
+bool raio_pipe_is_busy(struct file *file);
 void raio_kiocb_start_write(struct kiocb *iocb);
 bool raio_kiocb_start_write_trylock(struct kiocb *iocb);
 void raio_kiocb_end_write(struct kiocb *iocb);
-bool raio_atime_is_due(struct file *file);
-bool raio_pipe_is_busy(struct file *file);
 int raio_kiocb_set_rw_flags(struct kiocb *iocb, u32 flags, int rw);
 u16 raio_current_ioprio(void);
 int raio_ioprio_check(int ioprio);
@@ -178,6 +181,7 @@ void raio_account_write(size_t bytes);
 u8 raio_file_write_hint(struct file *file);
 bool raio_in_task(const struct task_struct *task);
 bool raio_file_is_of_its_caller(struct file *file);
+bool raio_file_is_fuse(struct file *file);
 bool raio_file_is_reg(struct file *file);
 bool raio_file_is_blk(struct file *file);
 

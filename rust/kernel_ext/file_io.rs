@@ -93,6 +93,12 @@ pub(crate) fn is_regular(file: &File) -> bool {
     unsafe { bindings::raio_file_is_reg(file.as_ptr()) }
 }
 
+/// Is what `file` does done by a process, that of a FUSE file system?
+pub(crate) fn is_fuse(file: &File) -> bool {
+    // SAFETY: A live file has an inode.
+    unsafe { bindings::raio_file_is_fuse(file.as_ptr()) }
+}
+
 /// What the VFS checks before each read and write: position, locks, permission hooks.
 #[inline]
 pub(crate) fn verify_area(file: &File, pos: i64, len: usize, dir: Direction) -> Result {
@@ -479,17 +485,17 @@ impl Kiocb {
             } else {
                 Asking::Never
             }
+        } else if flags & bindings::RAIO_IOCB_WRITE == 0
+            // SAFETY: A live file.
+            && unsafe { bindings::raio_atime_is_due(file.as_ptr()) }
+        {
+            Asking::Never
         } else if gets_ready
             || flags & bindings::RAIO_IOCB_DIRECT != 0
             || flags & bindings::RAIO_IOCB_WRITE == 0
         {
             Asking::Impatiently
         } else if ways & bindings::RAIO_FOP_BUFFER_WASYNC == 0
-        } else if flags & bindings::RAIO_IOCB_WRITE == 0
-            // SAFETY: A live file.
-            && unsafe { bindings::raio_atime_is_due(file.as_ptr()) }
-        {
-            Asking::Never
             // What is written behind the end is to be in one piece.
             || flags & (bindings::RAIO_IOCB_DSYNC | bindings::RAIO_IOCB_APPEND) != 0
         {

@@ -64,11 +64,11 @@ pub(crate) fn to_user(mask: u32) -> u16 {
 /// What is said of a file of which nothing more will be told.
 pub(crate) const HANGUP: u32 = bindings::POLLHUP;
 
-/// Does to look at `file` mean to ask a process, and to wait for its answer? (Other files' `poll` methods may
-/// sleep, but only for what the kernel does.)
+/// May to look at `file` mean to ask a process, and to wait for its answer? (The `poll` methods of others may sleep,
+/// but only for what the kernel does. Devices of CUSE aren't known, but those are root's.)
 pub(crate) fn asks_a_process(file: &File) -> bool {
-    // SAFETY: A live file has an inode.
-    unsafe { bindings::raio_file_is_fuse(file.as_ptr()) }
+    // SAFETY: A live file has an inode, and a name.
+    unsafe { bindings::raio_poll_asks_process(file.as_ptr()) }
 }
 
 /// What of `events` `file` is ready for. Sleeps, maybe.

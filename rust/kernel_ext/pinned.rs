@@ -86,8 +86,9 @@ pub(crate) struct PinnedBuffer {
     len: usize,
     vecs: KVVec<bindings::bio_vec>,
     ends: KVVec<usize>,
-    _pins: Pins,
+    /// Returned first: a folio that isn't pinned any more may be another's at once.
     _locked: Locked,
+    _pins: Pins,
 }
 
 // SAFETY: It is pages, which no thread owns.

@@ -1,101 +1,109 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Being told when the machine is about to sleep, and when it is over: suspended, hibernated or restored from that.
+//! What the kernel does while the machine is suspended or hibernated has to stop when its own threads are frozen,
+//! after those of user space and before an image of memory is made.
 //!
-//! C header: `include/linux/suspend.h`. No locks; the kernel tells of one at a time.
+//! C headers: `include/linux/freezer.h`, `include/linux/kthread.h`. No locks.
 
+use super::task;
 use crate::bindings;
 use core::{
     ffi::c_void,
-    mem::offset_of, //
+    ptr::NonNull, //
 };
 use kernel::{
-    error::to_result,
+    error::from_err_ptr,
     ffi,
     prelude::*,
     sync::Arc,
-    types::Opaque, //
+    time::{
+        Instant,
+        Monotonic, //
+    },
 };
 
-/// Who is told. Process context; tasks of user space run.
-pub(crate) trait Sleeper: Send + Sync {
-    /// It is about to sleep. An error keeps it from that; then it isn't told that it is over.
-    fn prepare(&self) -> Result;
+/// Who is told, by a thread of its own.
+pub(crate) trait Freezes: Send + Sync + 'static {
+    /// All is to stop.
+    fn stop(&self);
 
-    /// It is awake.
-    fn over(&self);
+    /// Is anything still going on?
+    fn is_busy(&self) -> bool;
+
+    /// All may go on.
+    fn go_on(&self);
 }
 
-/// Tells `sleeper`, until it is dropped.
+/// How long that may be busy. The kernel gives its threads twice as long, and then shows which aren't frozen, of
+/// which none is that which is waited for.
+const PATIENCE_MS: i64 = 10_000;
+
+/// The thread, which stands for what it tells: as long as that is busy, the machine doesn't sleep, and at last gives it
+/// up. Ends on drop.
 ///
 /// # Invariants
 ///
-/// `block` is registered.
-#[pin_data(PinnedDrop)]
-pub(crate) struct SleepNotifier<T: Sleeper> {
-    #[pin]
-    block: Opaque<bindings::notifier_block>,
-    sleeper: T,
+/// The thread that [`Self::new`] has made, which uses `who` until it ends.
+pub(crate) struct Freezer<T: Freezes> {
+    thread: NonNull<bindings::task_struct>,
+    _who: Arc<T>,
 }
 
-// SAFETY: The block is the C side's, which does its own locking.
-unsafe impl<T: Sleeper> Send for SleepNotifier<T> {}
-// SAFETY: As above.
-unsafe impl<T: Sleeper> Sync for SleepNotifier<T> {}
+// SAFETY: A thread may be told to end by every other.
+unsafe impl<T: Freezes> Send for Freezer<T> {}
+// SAFETY: Nothing can be done with a shared reference.
+unsafe impl<T: Freezes> Sync for Freezer<T> {}
 
-impl<T: Sleeper> SleepNotifier<T> {
-    /// Fails with `ENOMEM`.
-    pub(crate) fn new(sleeper: T) -> Result<Arc<Self>> {
-        Arc::pin_init(
-            try_pin_init!(Self {
-                sleeper,
-                // INVARIANT: This is what registers it. Last, for it may be called at once.
-                block <- Opaque::try_ffi_init(|slot: *mut bindings::notifier_block| {
-                    // SAFETY: `slot` is memory for one that stays where it is until it isn't registered any more.
-                    unsafe {
-                        slot.write(bindings::notifier_block {
-                            notifier_call: Some(Self::told),
-                            ..pin_init::zeroed()
-                        });
-                        to_result(bindings::raio_register_pm_notifier(slot))
-                    }
-                }),
-            }? Error),
-            GFP_KERNEL,
-        )
+impl<T: Freezes> Freezer<T> {
+    /// Fails with `ENOMEM`, or `EINTR` if the caller is killed.
+    pub(crate) fn new(name: &'static CStr, who: Arc<T>) -> Result<Self> {
+        let data = Arc::as_ptr(&who).cast_mut().cast::<c_void>();
+        // SAFETY: The name is a C string; `who` lives until the thread has ended, in our drop.
+        let thread = from_err_ptr(unsafe {
+            bindings::raio_run_thread(Some(Self::run), data, name.as_char_ptr())
+        })?;
+        // INVARIANT: It was just made.
+        Ok(Self {
+            // SAFETY: Not an error, so not null.
+            thread: unsafe { NonNull::new_unchecked(thread) },
+            _who: who,
+        })
     }
 
     /// # Safety
     ///
-    /// To be called by the C side only, with a block that is registered.
-    unsafe extern "C" fn told(
-        block: *mut bindings::notifier_block,
-        event: ffi::c_ulong,
-        _data: *mut c_void,
-    ) -> ffi::c_int {
-        // SAFETY: It is the field of a `Self`, which stays while it is registered.
-        let this = unsafe { &*block.byte_sub(offset_of!(Self, block)).cast::<Self>() };
-        let told = match event as u32 {
-            bindings::PM_HIBERNATION_PREPARE
-            | bindings::PM_SUSPEND_PREPARE
-            | bindings::PM_RESTORE_PREPARE => this.sleeper.prepare(),
-            bindings::PM_POST_HIBERNATION
-            | bindings::PM_POST_SUSPEND
-            | bindings::PM_POST_RESTORE => {
-                this.sleeper.over();
-                Ok(())
+    /// To be called by the C side only, with what [`Self::new`] has given it.
+    unsafe extern "C" fn run(who: *mut c_void) -> ffi::c_int {
+        // SAFETY: It lives until this returns.
+        let who = unsafe { &*who.cast::<T>() };
+        // SAFETY: We are a thread of the kernel's.
+        while unsafe { bindings::raio_wait_for_freeze() } {
+            who.stop();
+            let begun = Instant::<Monotonic>::now();
+            let mut is_told = false;
+            // SAFETY: As above.
+            while who.is_busy() && unsafe { bindings::raio_freezing() } {
+                if !is_told && begun.elapsed().as_millis() >= PATIENCE_MS {
+                    is_told = true;
+                    pr_warn!(
+                        "a write doesn't end, so the machine can't sleep: is a device stuck?\n"
+                    );
+                    // SAFETY: It may always be called.
+                    unsafe { bindings::raio_keep_awake() };
+                }
+                task::pause(1000);
             }
-            _ => Ok(()),
-        };
-        // SAFETY: A function of its argument.
-        unsafe { bindings::raio_notifier_result(told.err().map_or(0, |e| e.to_errno())) }
+            // SAFETY: As above. Returns at once if it isn't to be frozen any more.
+            unsafe { bindings::raio_be_frozen() };
+            who.go_on();
+        }
+        0
     }
 }
 
-#[pinned_drop]
-impl<T: Sleeper> PinnedDrop for SleepNotifier<T> {
-    fn drop(self: Pin<&mut Self>) {
-        // SAFETY: It is registered, by the type invariant. Waits for who is told.
-        unsafe { bindings::raio_unregister_pm_notifier(self.block.get()) }
+impl<T: Freezes> Drop for Freezer<T> {
+    fn drop(&mut self) {
+        // SAFETY: It has not ended, by the type invariant. Waits until it has.
+        unsafe { bindings::kthread_stop(self.thread.as_ptr()) };
     }
 }

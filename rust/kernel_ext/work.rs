@@ -178,8 +178,9 @@ impl<T: HasDelayedWork> DelayedWork<T> {
     ///
     /// To be called by the C side only, with the work of a `DelayedWork<T>` in a `T`.
     unsafe extern "C" fn run(work: *mut bindings::work_struct) {
-        // The work is the first field of a `delayed_work`.
-        const _: () = assert!(core::mem::offset_of!(bindings::delayed_work, work) == 0);
+        // The work is the first field of a `delayed_work`, and that all of ours.
+        const { assert!(core::mem::offset_of!(bindings::delayed_work, work) == 0) };
+        const { assert!(core::mem::offset_of!(Self, inner) == 0) };
         // SAFETY: `work` is the field at `OFFSET` of a `T`, as `HasDelayedWork` says. That field's drop waits
         // until this has returned.
         T::run(unsafe { &*work.byte_sub(T::OFFSET).cast::<T>() });

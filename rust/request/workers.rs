@@ -110,7 +110,7 @@ enum Job {
 
 /// A request's part of this.
 pub(super) struct Turn {
-    /// Written before anybody else has the request.
+    /// Of who has the request.
     job: Job,
     /// Guarded by `pool`, as the next.
     links: Links<Request>,
@@ -409,6 +409,11 @@ impl Workers {
                 }
             });
             if served.is_none() {
+                {
+                    // Nobody finds the context here any more, which may go with what follows.
+                    let _pool = self.pool.lock();
+                    (*run.as_ptr()).ctx = None;
+                }
                 // Without that memory there is nobody to tell, either.
                 Request::put(first);
                 match (*Request::turn_of(first)).job {
@@ -796,7 +801,7 @@ impl Prepared {
 }
 
 impl Request {
-    /// Does it write what is to last?
+    /// Does it write what is to last, other than by the doing of a process?
     ///
     /// # Safety
     ///
@@ -804,11 +809,12 @@ impl Request {
     unsafe fn writes(this: NonNull<Self>) -> bool {
         // SAFETY: Alive, and ours.
         unsafe {
-            match (*Self::turn_of(this)).job {
+            let writes = match (*Self::turn_of(this)).job {
                 Job::Transfer => (*this.as_ptr()).kiocb.writes(),
                 Job::Sync { .. } => true,
                 Job::Watch | Job::Look => false,
-            }
+            };
+            writes && !file_io::is_fuse(&(*this.as_ptr()).file)
         }
     }
 

@@ -194,7 +194,7 @@ TEST_F(polls, ready_already)
 		{ "device", (source_open(_metadata, &dev, DEVICE), dev.fd) },
 	};
 	struct aio *aio = &self->fed.aio;
-	unsigned int i, j, done = 0;
+	unsigned int i, j, done = 0, asked = 0;
 	struct io_event ev;
 	struct iocb io;
 	int want;
@@ -210,9 +210,15 @@ TEST_F(polls, ready_already)
 				continue;
 			prep_poll(&io, files[i].fd, masks[j]);
 			ASSERT_EQ(1, aio_submit_one(aio, &io));
-			/* It is there before the call returns. */
-			ASSERT_EQ(1, aio_poll(aio, 1, &ev)) {
-				TH_LOG("%s for %#x", files[i].name, masks[j]);
+			/* To ask an epoll is to ask others: raio has a worker do it. */
+			if (variant->ops->is_raio && files[i].fd == ep.fd) {
+				ASSERT_EQ(1, aio_wait(aio, 1, &ev));
+				asked++;
+			} else {
+				/* It is there before the call returns. */
+				ASSERT_EQ(1, aio_poll(aio, 1, &ev)) {
+					TH_LOG("%s for %#x", files[i].name, masks[j]);
+				}
 			}
 			EXPECT_EVENT(&ev, &io, want);
 			done++;
@@ -220,9 +226,9 @@ TEST_F(polls, ready_already)
 		close(files[i].fd);
 	}
 	EXPECT_LT(ARRAY_SIZE(files), done);
-	EXPECT_ENDED(0, 0);
+	EXPECT_ENDED(0, asked);
 	if (variant->ops->is_raio)
-		EXPECT_MOVED(0, &self->before, queued);
+		EXPECT_MOVED(asked, &self->before, queued);
 }
 
 /* Who is never ready and tells nobody is refused. */

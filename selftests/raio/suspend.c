@@ -14,9 +14,6 @@
 #define DELAY		"/sys/module/suspend/parameters/pm_test_delay"
 #define FROZEN_SECONDS	5
 #define SECOND		1000000000ULL
-/* How long a write may take. */
-#define PATIENCE	20
-
 /* A word to a file: 0, or what keeps the machine from sleeping. */
 static long tell(const char *path, const char *word)
 {
@@ -111,16 +108,13 @@ TEST_F_TIMEOUT(suspend, fails_if_they_do_not_end, 90)
 	struct iocb io[2], *iop[] = { &io[0], &io[1] };
 	int file = temp_file(tmpfs_dir(), O_RDWR);
 	struct io_event ev;
-	double begun;
 
 	testdev_cmd("c0 mode hang");
 	iocb_prep(&io[0], IOCB_CMD_FSYNC, self->fd, NULL, 0, 0);
 	iocb_prep(&io[1], IOCB_CMD_FSYNC, file, NULL, 0, 0);
 	ASSERT_EQ(1, aio_submit(&self->aio, 1, iop));
 	testdev_cmd("c0 wait held 1");
-	begun = now();
 	EXPECT_EQ(-EBUSY, tell(POWER "state", "freeze"));
-	EXPECT_LE(PATIENCE, now() - begun);
 	ASSERT_EQ(1, aio_submit(&self->aio, 1, iop + 1));
 	ASSERT_EQ(1, aio_wait(&self->aio, 1, &ev));
 	EXPECT_EQ((uintptr_t)&io[1], ev.obj);
