@@ -106,6 +106,9 @@ pub(crate) struct Engine {
     pub(crate) requests: KmemCache<Request>,
     /// On which requests are carried out that may sleep.
     pub(crate) workers: OwnedQueue,
+    /// On which requests of the [direct path](crate::request::submitter) go on that can't where their bios end.
+    /// Nothing of it waits for what a user may have get stuck.
+    pub(crate) later: OwnedQueue,
     /// On which files are looked at that were woken, and what waits for them is told. A file may wait for work
     /// that needs memory (terminals do).
     pub(crate) looks: OwnedQueue,
@@ -128,6 +131,7 @@ impl Engine {
         Ok(Self {
             requests: KmemCache::new(c"raio_kiocb")?,
             workers: OwnedQueue::new(c"raio_worker", false)?,
+            later: OwnedQueue::new(c"raio_later", false)?,
             looks: OwnedQueue::new(c"raio_look", false)?,
             drains: OwnedQueue::new(c"raio_drain", false)?,
             contexts: KmemCache::new(c"raio_kioctx")?,
@@ -147,6 +151,7 @@ impl Engine {
     pub(crate) fn drain(&self) {
         // Who let the last file's release go on may still be in our code, about to queue or to return.
         module::quiesce();
+        self.later.flush();
         self.workers.flush();
         self.looks.flush();
         self.drains.flush();

@@ -14,6 +14,7 @@
 
 use crate::kernel_ext::{
     percpu_ref::{
+        self,
         HasPercpuRef,
         PercpuRef, //
     },
@@ -182,6 +183,14 @@ pub(crate) struct Table<T: Send + Sync> {
 }
 
 impl<T: Send + Sync> Table<T> {
+    /// Most bytes that one of `size` entries takes, what is registered included but for what that has elsewhere.
+    pub(crate) fn bytes(size: u32) -> usize {
+        let entry = size_of::<*mut Registered<T>>()
+            + size_of::<Registered<T>>()
+            + percpu_ref::bytes_elsewhere();
+        entry.saturating_mul(size as usize)
+    }
+
     /// An empty one of `size` entries; what is taken out of it goes on `queue`. Fails with `ENOMEM`.
     pub(crate) fn new(size: u32, queue: Arc<OwnedQueue>) -> Result<Self> {
         let mut entries = KVVec::with_capacity(size as usize, GFP_KERNEL_ACCOUNT)?;

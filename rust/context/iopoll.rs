@@ -60,6 +60,7 @@ impl User {
     /// it looks.
     pub(super) fn wait_or_poll(&self, n: u32, deadline: Option<i64>) -> Woken {
         let iopoll = self.cache().iopoll();
+        let n = n.min(self.ring.layout().capacity());
         let mut posted = 0;
         loop {
             while iopoll.any() {
@@ -69,14 +70,14 @@ impl User {
                 if posted >= n || self.ring.has(n) || self.is_dead() {
                     return Woken::Ready;
                 }
-                if now > 0 {
-                    continue;
-                }
                 if task::has_signal() {
                     return Woken::Signal;
                 }
                 if deadline.is_some_and(|deadline| wait::now() >= deadline) {
                     return Woken::TimedOut;
+                }
+                if now > 0 {
+                    continue;
                 }
                 if task::others_wait() {
                     // It may be one of them who has to end what the device has done.

@@ -39,6 +39,11 @@ pub(super) struct Registrations {
 }
 
 impl Registrations {
+    /// Most bytes that tables of such sizes take, but for buffers and files themselves.
+    pub(super) fn bytes(buffers: u32, files: u32) -> usize {
+        Table::<PinnedBuffer>::bytes(buffers).saturating_add(Table::<ARef<File>>::bytes(files))
+    }
+
     /// Lets go of all of it.
     ///
     /// # Safety

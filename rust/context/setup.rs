@@ -23,6 +23,7 @@ use crate::{
         mm,
         percpu_ref::PercpuRef,
         rcu_work::RcuWork,
+        task,
         work::Work, //
     },
     registered::Table,
@@ -68,7 +69,7 @@ impl Contexts {
     /// Makes a context as `args` ask for.
     ///
     /// `EINVAL` if it has a flag that isn't one, a number in it is too large, or that of events is 0;
-    /// `EAGAIN` over a limit; `ENOMEM`; what `mmap(2)` says when the ring can't be mapped.
+    /// `EMFILE` if more files could be registered than be open; `EAGAIN` over a limit; `ENOMEM`; what `mmap(2)` says when the ring can't be mapped.
     pub(crate) fn setup(&self, args: &abi::Setup) -> Result<Made> {
         let layout = Layout::for_events(args.nr_events, abi::MAX_EVENTS).ok_or(EINVAL)?;
         let polls = args.polls()?;
@@ -82,9 +83,13 @@ impl Contexts {
         // Neither is more than some megabytes.
         let bytes = layout.bytes() + behind * PAGE_SIZE;
         let mm = mm::current().ok_or(EINVAL)?;
+        if args.nr_files as usize > task::open_files_limit() {
+            return Err(EMFILE);
+        }
 
         let quota = &self.engine.limits.quota;
-        let (charge, workers) = quota.charge(layout.capacity() as usize, bytes)?;
+        let tables = Registrations::bytes(args.nr_buffers, args.nr_files);
+        let (charge, workers) = quota.charge(layout.capacity() as usize, bytes + tables)?;
         let inflight = Inflight::new(layout.capacity() as usize, polls)?;
         let ours = inflight.clone_arc();
         let pollers = self.siblings.pollers.clone();

@@ -126,7 +126,9 @@ bool raio_put_user_u32(u32 value, u32 __user *to)
 
 struct workqueue_struct *raio_alloc_workqueue(const char *name, bool reclaim)
 {
-	return alloc_workqueue("%s", WQ_UNBOUND | (reclaim ? WQ_MEM_RECLAIM : 0), 0, name);
+	/* For each user has so many workers, which may be stuck. */
+	return alloc_workqueue("%s", WQ_UNBOUND | (reclaim ? WQ_MEM_RECLAIM : 0), WQ_MAX_ACTIVE,
+			       name);
 }
 
 void raio_init_work(struct work_struct *work, work_func_t func)
@@ -334,13 +336,13 @@ bool raio_has_done_io(void)
 	return task_io_get_inblock(current) | task_io_get_oublock(current);
 }
 
-unsigned long raio_fsize_limit(void)
-{
 size_t raio_nofile_limit(void)
 {
 	return rlimit(RLIMIT_NOFILE);
 }
 
+unsigned long raio_fsize_limit(void)
+{
 	return rlimit(RLIMIT_FSIZE);
 }
 
@@ -373,14 +375,17 @@ struct user_struct *raio_charge_locked(struct mm_struct *mm, unsigned long pages
 {
 	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
 	struct user_struct *user = NULL;
+	long locked;
 
 	if (!capable(CAP_IPC_LOCK)) {
 		user = get_uid(current_user());
-		if (atomic_long_add_return(pages, &user->locked_vm) > limit) {
-			atomic_long_sub(pages, &user->locked_vm);
-			free_uid(user);
-			return ERR_PTR(-ENOMEM);
-		}
+		locked = atomic_long_read(&user->locked_vm);
+		do {
+			if (locked + pages > limit) {
+				free_uid(user);
+				return ERR_PTR(-ENOMEM);
+			}
+		} while (!atomic_long_try_cmpxchg(&user->locked_vm, &locked, locked + pages));
 	}
 	atomic64_add(pages, &mm->pinned_vm);
 	return user;
@@ -783,11 +788,6 @@ bool raio_pipe_is_busy(struct file *file)
 	return S_ISFIFO(file_inode(file)->i_mode) && mutex_is_locked(&pipe->mutex);
 }
 
-int raio_ioprio_check(int ioprio)
-{
-	switch (IOPRIO_PRIO_CLASS(ioprio)) {
-	case IOPRIO_CLASS_NONE:
-		return IOPRIO_PRIO_LEVEL(ioprio) ? -EINVAL : 0;
 void raio_kiocb_start_write(struct kiocb *iocb)
 {
 	kiocb_start_write(iocb);
@@ -820,6 +820,11 @@ u16 raio_current_ioprio(void)
 }
 
 /* May the caller ask for it? ioprio_check_cap(), which modules can't call. */
+int raio_ioprio_check(int ioprio)
+{
+	switch (IOPRIO_PRIO_CLASS(ioprio)) {
+	case IOPRIO_CLASS_NONE:
+		return IOPRIO_PRIO_LEVEL(ioprio) ? -EINVAL : 0;
 	case IOPRIO_CLASS_RT:
 		return capable(CAP_SYS_ADMIN) || capable(CAP_SYS_NICE) ? 0 : -EPERM;
 	case IOPRIO_CLASS_BE:
@@ -979,14 +984,14 @@ bool raio_file_is_of_its_caller(struct file *file)
 	}
 }
 
-bool raio_file_is_reg(struct file *file)
-{
-	return S_ISREG(file_inode(file)->i_mode);
-}
-
 bool raio_file_is_fuse(struct file *file)
 {
 	return file_inode(file)->i_sb->s_magic == FUSE_SUPER_MAGIC;
+}
+
+bool raio_file_is_reg(struct file *file)
+{
+	return S_ISREG(file_inode(file)->i_mode);
 }
 
 bool raio_file_is_blk(struct file *file)

@@ -32,6 +32,11 @@ pub(crate) unsafe trait HasPercpuRef<const ID: u64>: Sized {
     unsafe fn released(this: NonNull<Self>);
 }
 
+/// Bytes that one takes besides itself.
+pub(crate) fn bytes_elsewhere() -> usize {
+    size_of::<bindings::percpu_ref_data>() + size_of::<usize>() * kernel::cpu::nr_cpu_ids() as usize
+}
+
 /// A reference count with a counter on each processor.
 ///
 /// # Invariants

@@ -32,6 +32,12 @@ pub(crate) fn acting_as<R>(credentials: &Credential, f: impl FnOnce() -> R) -> R
     ret
 }
 
+/// How many files it can have open, `RLIMIT_NOFILE`.
+pub(crate) fn open_files_limit() -> usize {
+    // SAFETY: It may always be called.
+    unsafe { bindings::raio_nofile_limit() }
+}
+
 /// Who runs, which isn't 0.
 #[inline]
 pub(crate) fn id() -> usize {

@@ -185,7 +185,7 @@ unsafe impl HasBio for Direct {
                 Self::post(this);
             } else {
                 // Not here, for it may have to sleep.
-                work::queue::<Self, LATER>(this, &Self::ctx(this).engine().workers);
+                work::queue::<Self, LATER>(this, &Self::ctx(this).engine().later);
             }
         }
     }

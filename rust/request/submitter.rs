@@ -393,7 +393,7 @@ impl<'a> Submitter<'a> {
                     Direct::go_on(this);
                 } else {
                     // Not here, for who submits doesn't sleep.
-                    work::queue::<Direct, LATER>(this, &self.ctx.engine().workers);
+                    work::queue::<Direct, LATER>(this, &self.ctx.engine().later);
                 }
             }
         }

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include "raio_native.h"
+#include "raio_task.h"
 #include "raio_testdev.h"
 
 #define NR_EVENTS	64
@@ -275,7 +276,10 @@ TEST_F(registered, lists)
 
 TEST_F(registered, setup_refused)
 {
+	const struct rlimit files = { RAIO_MAX_FILES, RAIO_MAX_FILES };
+	const struct rlimit fewer = { RAIO_MAX_FILES - 1, RAIO_MAX_FILES };
 	struct raio_setup arg = { .nr_events = 1 };
+	const long bytes = raio_nr("nr_ring_bytes");
 	aio_context_t ctx = 0;
 
 	arg.ctxp = (uintptr_t)&ctx;
@@ -284,9 +288,16 @@ TEST_F(registered, setup_refused)
 	arg.nr_buffers = RAIO_MAX_BUFFERS;
 	arg.nr_files = RAIO_MAX_FILES + 1;
 	EXPECT_EQ(-EINVAL, raio_ioctl(self->native.aio.dev, RAIO_IOC_SETUP, &arg));
+	/* No more than can be open. */
 	arg.nr_files = RAIO_MAX_FILES;
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &fewer));
+	EXPECT_EQ(-EMFILE, raio_ioctl(self->native.aio.dev, RAIO_IOC_SETUP, &arg));
+	ASSERT_EQ(0, setrlimit(RLIMIT_NOFILE, &files));
 	ASSERT_EQ(0, raio_ioctl(self->native.aio.dev, RAIO_IOC_SETUP, &arg));
+	/* What the tables can take is charged for. */
+	EXPECT_LT(bytes + 100 * (RAIO_MAX_BUFFERS + RAIO_MAX_FILES), raio_nr("nr_ring_bytes"));
 	EXPECT_EQ(0, raio_destroy(self->native.aio.dev, ctx));
+	EXPECT_EQ(bytes, raio_nr("nr_ring_bytes"));
 }
 
 /* A request keeps what it uses; what isn't used any more goes. */
