@@ -209,27 +209,34 @@ impl UserBuffer {
         if nr == 0 {
             return Self::new(0, 0, dir);
         }
-        // One is enough for one buffer, which needs no vector afterwards.
+        // One is enough for one buffer, which needs no vector afterwards. What is kept for longer than a call is
+        // the caller's to pay for.
         let mut one = MaybeUninit::<bindings::iovec>::uninit();
-        let mut vector = one.as_mut_ptr();
-        let iter = Opaque::uninit();
-        // SAFETY: All three may be written to. What the caller gave is only read. More vectors than
-        // there is room for are allocated.
+        let mut this = Self::unset();
+        let mut room = one.as_mut_ptr();
+        if nr > 1 {
+            let most = nr.min(bindings::UIO_MAXIOV) as usize;
+            let all = KVec::<bindings::iovec>::with_capacity(most, GFP_KERNEL_ACCOUNT)?;
+            // INVARIANT: It is ours, by `kmalloc()`.
+            (this.vector, _, _) = all.into_raw_parts();
+            room = this.vector;
+        }
+        // SAFETY: There is room for so many, or the number is refused. All may be written to, what the caller gave
+        // is only read.
         let len = unsafe {
             bindings::import_iovec(
                 dir.as_raw(),
                 ptr::with_exposed_provenance(addr),
                 nr,
-                1,
-                &mut vector,
-                iter.get(),
+                nr,
+                &mut room,
+                this.iter.get(),
             )
         };
-        // INVARIANT: Initialised, if it didn't fail; and what was allocated is ours.
-        let this = Self { iter, vector };
         if len < 0 {
             return Err(Error::from_errno(len as ffi::c_int));
         }
+        // INVARIANT: Initialised.
         Ok(this)
     }
 

@@ -22,16 +22,44 @@ use crate::{
 };
 use core::{
     mem,
-    ptr::NonNull, //
+    ptr::{
+        null_mut,
+        NonNull, //
+    },
 };
 use kernel::{
     ffi,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc,
+        ArcBorrow, //
+    },
     types::Opaque, //
 };
 use parking::{
     Kick,
     Parking, //
 };
+
+/// How many have given up waiting, whose memory is still in a queue: of those that count as one's.
+pub(crate) struct Left(Atomic<u32>);
+
+impl Left {
+    /// None. Fails with `ENOMEM`.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Ok(Arc::new(Self(Atomic::new(0)), GFP_KERNEL_ACCOUNT)?)
+    }
+
+    /// How many.
+    pub(crate) fn count(&self) -> u32 {
+        // Relaxed: to be compared with a bound.
+        self.0.load(Relaxed)
+    }
+}
 
 /// Who waits.
 ///
@@ -62,11 +90,14 @@ pub(crate) unsafe trait PageWaiter: Sized {
 ///
 /// # Invariants
 ///
-/// It is in a queue only from an attempt after [`Self::begin`] to the kick.
+/// It is in a queue only from an attempt after [`Self::begin`] to the kick, and meanwhile `left` points to the inside of
+/// an [`Arc`], which who has left it has a reference to.
 #[repr(C)]
 pub(crate) struct PageWait {
     wait: Opaque<bindings::wait_page_queue>,
     parking: Parking,
+    /// Relaxed: one and the same for as long as anybody reads it.
+    left: Atomic<*mut Left>,
 }
 
 impl PageWait {
@@ -75,12 +106,15 @@ impl PageWait {
         Self {
             wait: Opaque::uninit(),
             parking: Parking::new(),
+            left: Atomic::new(null_mut()),
         }
     }
 
     /// What an attempt that begins now puts into the wait queue of a page, if that is locked. To be
-    /// called by who has the owner, a `T`, whose this is, after the last kick.
-    pub(crate) fn begin<T: PageWaiter>(&self) -> *mut bindings::wait_page_queue {
+    /// called by who has the owner, a `T`, whose this is, after the last kick. `left`, which lives as long as the owner,
+    /// counts it if that gives up waiting.
+    pub(crate) fn begin<T: PageWaiter>(&self, left: &Arc<Left>) -> *mut bindings::wait_page_queue {
+        self.left.store(Arc::as_ptr(left).cast_mut(), Relaxed);
         self.parking.begin();
         let wait = self.wait.get();
         // SAFETY: Ours, and in no queue, by the type invariant.
@@ -96,13 +130,23 @@ impl PageWait {
 
     /// Gives up waiting. True if it was parked, and the owner is the caller's now. Any context.
     pub(crate) fn leave(&self) -> bool {
-        // The kick comes when it comes, maybe when everything else of ours is gone.
+        let Some(left) = NonNull::new(self.left.load(Relaxed)) else {
+            return false;
+        };
+        // The kick comes when it comes, maybe at once, maybe when everything else of ours is gone.
         let pin = ModulePin::new();
-        let left = self.parking.leave();
-        if left {
-            mem::forget(pin);
+        // SAFETY: It lives, for the owner does.
+        let count: Arc<Left> = unsafe { ArcBorrow::from_raw(left.as_ptr()) }.into();
+        // Relaxed: see `count`.
+        count.0.add(1u32, Relaxed);
+        let has_left = self.parking.leave();
+        if has_left {
+            // INVARIANT: The reference of who has left it.
+            mem::forget((count, pin));
+        } else {
+            let _ = count.0.fetch_sub(1u32, Relaxed);
         }
-        left
+        has_left
     }
 
     /// The owner has ended. True if its memory goes, too; otherwise who kicks frees it.
@@ -132,15 +176,29 @@ unsafe extern "C" fn kicked<T: PageWaiter>(
     // has left it has forgotten a pin.
     unsafe {
         let owner = NonNull::new_unchecked(place.byte_sub(T::OFFSET).cast::<T>());
+        // Now, for afterwards the place may be gone.
+        let left = (*place).left.load(Relaxed);
         match (*place).parking.kick() {
             Kick::Seen => (),
             Kick::Ours => T::kicked(owner),
-            Kick::Left => drop(ModulePin::adopt()),
+            Kick::Left => kicked_in_vain(left),
             Kick::Free => {
                 T::free(owner);
-                drop(ModulePin::adopt());
+                kicked_in_vain(left);
             }
         }
     }
     1
+}
+
+/// # Safety
+///
+/// To be called once for each that was left, of which `left` is what it was begun with.
+unsafe fn kicked_in_vain(left: *mut Left) {
+    // SAFETY: The reference and the pin of who has left it, by the invariant of `PageWait`.
+    let (left, _pin) = unsafe { (Arc::from_raw(left), ModulePin::adopt()) };
+    // Relaxed: see `count`.
+    let _ = left.0.fetch_sub(1u32, Relaxed);
+    // The pin goes last, for it keeps this code.
+    drop(left);
 }

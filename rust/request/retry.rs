@@ -68,6 +68,9 @@ use kernel::{
 /// A file that has said so often that it is ready and then wasn't is waited for.
 const IN_VAIN: u8 = 16;
 
+/// So many requests of a user may be cancelled while they wait for pages that don't come.
+const MOST_LEFT: u32 = 1024;
+
 /// A request's part of this.
 pub(super) struct Retry {
     buffer: UserBuffer,
@@ -523,7 +526,8 @@ impl Request {
                     _ if patient => Manner::Patient,
                     _ if (*this.as_ptr()).kiocb.waits_for_pages() => {
                         Self::retry(this)?.kicked = true;
-                        Manner::ForPages((*this.as_ptr()).page.begin::<Self>())
+                        let left = (*this.as_ptr()).slot.ctx().workers().left();
+                        Manner::ForPages((*this.as_ptr()).page.begin::<Self>(left))
                     }
                     _ => Manner::Patient,
                 };
@@ -576,7 +580,7 @@ impl Request {
         // SAFETY: Alive, for the caller has a reference. Who gets it from where it waits has it.
         unsafe {
             let ours = (*this.as_ptr()).ownership.take_over()
-                || (*this.as_ptr()).page.leave()
+                || Self::may_leave(this) && (*this.as_ptr()).page.leave()
                 || Workers::withdraw(this);
             if ours {
                 Self::unwatch(this);
@@ -584,6 +588,17 @@ impl Request {
             }
             ours
         }
+    }
+
+    /// May its memory stay in the queue of a page until that comes, and it end before? Always, if its context ends.
+    ///
+    /// # Safety
+    ///
+    /// It must be alive.
+    unsafe fn may_leave(this: NonNull<Self>) -> bool {
+        // SAFETY: Alive.
+        let ctx = unsafe { (*this.as_ptr()).slot.ctx() };
+        ctx.workers().left().count() < MOST_LEFT || ctx.inflight().is_ending()
     }
 
     /// It watches no more. True if it did.

@@ -40,6 +40,7 @@ use crate::{
             Inode, //
         },
         identity::Killable,
+        page_wait::Left,
         work::{
             self,
             HasWork,
@@ -205,6 +206,8 @@ pub(crate) struct Workers {
     #[pin]
     pool: SpinLockIrq<Pool>,
     all: [Worker; MOST],
+    /// Requests of the user that were cancelled while they waited for a page, whose memory is in its queue.
+    left: Arc<Left>,
 }
 
 // SAFETY: What of it isn't guarded by `pool` is accessed as the invariants of `Worker` say.
@@ -258,8 +261,10 @@ unsafe impl HasWork<SERVE> for Worker {
 impl Workers {
     /// All are idle. Fails with `ENOMEM`.
     pub(crate) fn new() -> Result<Arc<Self>> {
+        let left = Left::new()?;
         Arc::pin_init(
             pin_init!(Self {
+                left,
                 pool <- new_spinlock_irq!(
                     Pool {
                         waiting: Fifo::new(),
@@ -279,6 +284,11 @@ impl Workers {
             }),
             GFP_KERNEL_ACCOUNT,
         )
+    }
+
+    /// Of whose memory has to be left where it waits.
+    pub(super) fn left(&self) -> &Arc<Left> {
+        &self.left
     }
 
     /// Has a request carried out when it has its turn. Any context.

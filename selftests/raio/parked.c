@@ -23,6 +23,8 @@
 #define CANARY		0xa5
 /* Workers of one user that are busy at the same time. */
 #define WORKERS		64
+/* Requests of one user that are cancelled while they wait for pages. */
+#define CANCELLED	1024
 
 /* A thorough run takes its time. */
 static unsigned int scaled(unsigned int n)
@@ -681,6 +683,33 @@ static void meanwhile(struct __test_metadata *_metadata, struct scene *s, int *f
 	pthread_join(thread, &ret);
 	EXPECT_EQ(NULL, ret);
 	ASSERT_EQ(1, aio_wait(&s->aio, 1, s->ev));
+}
+
+/* Who is cancelled leaves memory where it waits: so many of a user may, until the page comes. */
+TEST_F(file, cancelled_is_bounded)
+{
+	struct scene *s = &self->s;
+	unsigned int i;
+
+	for (i = 0; i <= CANCELLED; i++) {
+		submit(_metadata, s, 1, IOCB_CMD_PREAD, self->fd, PAGE, 3 * PAGE);
+		EXPECT_PARKED(i + 2, s);
+		if (i == CANCELLED)
+			break;
+		ASSERT_EQ(0, aio_cancel(&s->aio, &s->io[1]));
+		EXPECT_NEXT(s, 1, -ECANCELED);
+	}
+	EXPECT_EQ(-EAGAIN, aio_cancel(&s->aio, &s->io[1]));
+	testdev_cmd("b0 complete all");
+	ASSERT_EQ(2, aio_wait(&s->aio, 2, s->ev));
+	EXPECT_EQ(PAGE, s->ev[0].res);
+	EXPECT_EQ(PAGE, s->ev[1].res);
+
+	/* It has come. */
+	submit(_metadata, s, 1, IOCB_CMD_PREAD, self->fd, PAGE, 5 * PAGE);
+	EXPECT_PARKED(i + 3, s);
+	EXPECT_EQ(0, aio_cancel(&s->aio, &s->io[1]));
+	EXPECT_NEXT(s, 1, -ECANCELED);
 }
 
 TEST_F(file, truncated)
