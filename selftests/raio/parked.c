@@ -1212,7 +1212,7 @@ TEST_F(other, of_a_pipe_that_is_locked)
 /* A first read after a write notes its time in the journal, which a worker does; the others don't. */
 TEST_F(other, that_notes_its_time)
 {
-	const char *dirs[] = { ext4_dir(), xfs_dir() };
+	const char *const dirs[] = { ext4_dir(), xfs_dir() };
 	struct scene *s = &self->s;
 	unsigned int i, punted;
 

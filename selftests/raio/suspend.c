@@ -14,19 +14,6 @@
 #define DELAY		"/sys/module/suspend/parameters/pm_test_delay"
 #define FROZEN_SECONDS	5
 #define SECOND		1000000000ULL
-/* A word to a file: 0, or what keeps the machine from sleeping. */
-static long tell(const char *path, const char *word)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	long ret;
-
-	if (fd < 0)
-		return -errno;
-	ret = ret_errno(write(fd, word, strlen(word)));
-	close(fd);
-	return ret < 0 ? ret : 0;
-}
-
 static double now(void)
 {
 	struct timespec t;
@@ -48,15 +35,15 @@ FIXTURE_SETUP(suspend)
 	self->fd = testdev_open("c0", O_RDWR);
 	/* What is to be written then isn't what takes its time. */
 	sync();
-	ASSERT_EQ(0, tell(POWER "pm_test", "freezer"));
-	ASSERT_EQ(0, tell(DELAY, "5"));
+	ASSERT_EQ(0, write_str(POWER "pm_test", "freezer"));
+	ASSERT_EQ(0, write_str(DELAY, "5"));
 }
 
 FIXTURE_TEARDOWN(suspend)
 {
 	testdev_reset();
 	close(self->fd);
-	EXPECT_EQ(0, tell(POWER "pm_test", "none"));
+	EXPECT_EQ(0, write_str(POWER "pm_test", "none"));
 	aio_end(_metadata, &self->aio);
 }
 
@@ -76,7 +63,7 @@ TEST_F_TIMEOUT(suspend, begins_nothing, 60)
 	iocb_prep(&io, IOCB_CMD_PREAD, fd, &times, sizeof(times), 0);
 	ASSERT_EQ(0, timerfd_settime(fd, 0, &timer, NULL));
 	ASSERT_EQ(1, aio_submit(&self->aio, 1, &iop));
-	ASSERT_EQ(0, tell(POWER "state", "freeze"));
+	ASSERT_EQ(0, write_str(POWER "state", "freeze"));
 	ASSERT_EQ(1, aio_wait(&self->aio, 1, &ev));
 	EXPECT_EQ(sizeof(times), ev.res);
 	EXPECT_LE(10, times);
@@ -96,7 +83,7 @@ TEST_F_TIMEOUT(suspend, waits_for_writes, 60)
 	begun = now();
 	ASSERT_EQ(1, aio_submit(&self->aio, 1, &iop));
 	testdev_cmd("c0 wait started 1");
-	ASSERT_EQ(0, tell(POWER "state", "freeze"));
+	ASSERT_EQ(0, write_str(POWER "state", "freeze"));
 	EXPECT_LE(seconds + FROZEN_SECONDS, now() - begun);
 	ASSERT_EQ(1, aio_wait(&self->aio, 1, &ev));
 	EXPECT_EQ(0, ev.res);
@@ -114,7 +101,7 @@ TEST_F_TIMEOUT(suspend, fails_if_they_do_not_end, 90)
 	iocb_prep(&io[1], IOCB_CMD_FSYNC, file, NULL, 0, 0);
 	ASSERT_EQ(1, aio_submit(&self->aio, 1, iop));
 	testdev_cmd("c0 wait held 1");
-	EXPECT_EQ(-EBUSY, tell(POWER "state", "freeze"));
+	EXPECT_EQ(-EBUSY, write_str(POWER "state", "freeze"));
 	ASSERT_EQ(1, aio_submit(&self->aio, 1, iop + 1));
 	ASSERT_EQ(1, aio_wait(&self->aio, 1, &ev));
 	EXPECT_EQ((uintptr_t)&io[1], ev.obj);
