@@ -38,6 +38,10 @@
 #include <linux/uaccess.h>
 #include <linux/user_namespace.h>
 
+#ifdef CONFIG_X86
+#include <asm/pkru.h>
+#endif
+
 #include <linux/raio.h>
 
 #include "helpers.h"
@@ -350,6 +354,34 @@ unsigned long raio_fsize_limit(void)
 unsigned long raio_swap_fsize_limit(unsigned long limit)
 {
 	return xchg(&current->signal->rlim[RLIMIT_FSIZE].rlim_cur, limit);
+}
+
+/*
+ * What the running thread may do with memory by its protection keys. (Those of
+ * other architectures than x86 aren't known.)
+ */
+u32 raio_access_rights(void)
+{
+#ifdef CONFIG_X86
+	return read_pkru();
+#else
+	return 0;
+#endif
+}
+
+u32 raio_swap_access_rights(u32 rights)
+{
+	u32 old = raio_access_rights();
+
+#ifdef CONFIG_X86
+	write_pkru(rights);
+#endif
+	return old;
+}
+
+bool raio_limits_are(unsigned long fsize, u32 rights)
+{
+	return raio_fsize_limit() == fsize && raio_access_rights() == rights;
 }
 
 /* What the task allocates is charged to who has @mm. */

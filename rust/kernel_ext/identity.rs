@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! On whose behalf a kernel thread does something: with whose credentials, memory, limits and I/O
-//! context, and to whose account.
+//! On whose behalf a kernel thread does something: with whose credentials, memory and rights to that, limits and
+//! I/O context, and to whose account.
 //!
 //! What is charged by the kernel is charged to that process: memory and block I/O to its cgroups, the
 //! bytes that were read and written to itself. The time on the processor is the kernel thread's.
@@ -39,6 +39,8 @@ pub(crate) struct Identity {
     process: NonNull<bindings::task_struct>,
     /// `RLIMIT_FSIZE`.
     fsize: ffi::c_ulong,
+    /// What it may do with memory by its protection keys.
+    rights: u32,
 }
 
 // SAFETY: References to what may be used, and put, by every thread.
@@ -58,6 +60,7 @@ impl Identity {
                 blkcg: bindings::raio_get_blkcg(),
                 process: NonNull::new_unchecked(bindings::raio_get_process()),
                 fsize: bindings::raio_fsize_limit(),
+                rights: bindings::raio_access_rights(),
             }
         }
     }
@@ -70,7 +73,7 @@ impl Identity {
                 && bindings::raio_is_current_io_context(self.io_context)
                 && bindings::raio_is_current_blkcg(self.blkcg)
                 && bindings::raio_is_current_process(self.process.as_ptr())
-                && bindings::raio_fsize_limit() == self.fsize
+                && bindings::raio_limits_are(self.fsize, self.rights)
         }
     }
 
@@ -102,7 +105,9 @@ impl Identity {
             bindings::raio_assume_blkcg(self.blkcg);
             let io_context = bindings::raio_swap_io_context(self.io_context);
             let fsize = bindings::raio_swap_fsize_limit(self.fsize);
+            let rights = bindings::raio_swap_access_rights(self.rights);
             let ret = task::acting_as(&self.credentials, f);
+            bindings::raio_swap_access_rights(rights);
             bindings::raio_swap_fsize_limit(fsize);
             let used = bindings::raio_swap_io_context(io_context);
             if !used.is_null() && used != self.io_context {

@@ -1367,14 +1367,19 @@ static void fifo_end(struct fifo *fifo)
 }
 
 /* True if the write waits: something came, and there is more. */
-static bool fifo_write(const struct fifo *fifo, int dev, aio_context_t *ctx)
+static bool fifo_write_from(const struct fifo *fifo, int dev, aio_context_t *ctx, void *buf)
 {
 	struct pollfd pfd = { .fd = fifo->fd, .events = POLLIN };
 	struct iocb io, *iop = &io;
 
-	iocb_prep(iop, IOCB_CMD_PWRITE, open(fifo->path, O_WRONLY), map_pages(MIB), MIB, 0);
+	iocb_prep(iop, IOCB_CMD_PWRITE, open(fifo->path, O_WRONLY), buf, MIB, 0);
 	return !raio_setup(dev, 1, ctx) && raio_submit(dev, *ctx, 1, &iop) == 1 &&
 	       poll(&pfd, 1, WAIT_SECONDS * 1000) == 1;
+}
+
+static bool fifo_write(const struct fifo *fifo, int dev, aio_context_t *ctx)
+{
+	return fifo_write_from(fifo, dev, ctx, map_pages(MIB));
 }
 
 /* Reads what is written; true if that is all of it. */
@@ -1402,6 +1407,30 @@ static bool has_written(int dev, aio_context_t ctx)
 	struct io_event ev;
 
 	return raio_getevents(dev, ctx, 1, 1, &ev, NULL) == 1 && ev.res == MIB;
+}
+
+/* What the submitter may access by its protection keys a worker may, too. */
+TEST_F(other, of_protected_memory)
+{
+	struct fifo fifo;
+	aio_context_t ctx = 0;
+	int dev = raio_open(), key = pkey_alloc(0, 0);
+	char *buf = map_pages(MIB);
+
+	if (key < 0 && errno == ENOSPC)
+		SKIP(return, "the processor has no protection keys");
+	ASSERT_LE(0, dev);
+	ASSERT_LT(0, key);
+	fifo_begin(_metadata, &fifo, "protected");
+	ASSERT_EQ(0, pkey_mprotect(buf, MIB, PROT_READ | PROT_WRITE, key));
+	ASSERT_TRUE(fifo_write_from(&fifo, dev, &ctx, buf));
+	EXPECT_TRUE(fifo_read(&fifo));
+	EXPECT_TRUE(has_written(dev, ctx));
+	EXPECT_EQ(0, raio_destroy(dev, ctx));
+	ASSERT_EQ(0, munmap(buf, MIB));
+	ASSERT_EQ(0, pkey_free(key));
+	fifo_end(&fifo);
+	close(dev);
 }
 
 /* The file of a process that ends, or runs another program. */
