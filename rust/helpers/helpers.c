@@ -1008,6 +1008,7 @@ bool raio_file_is_of_its_caller(struct file *file)
 	switch (file_inode(file)->i_sb->s_magic) {
 	case PROC_SUPER_MAGIC:
 	case SYSFS_MAGIC:
+	case CONFIGFS_MAGIC:
 	case CGROUP_SUPER_MAGIC:
 	case CGROUP2_SUPER_MAGIC:
 		return true;

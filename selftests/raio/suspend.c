@@ -30,6 +30,8 @@ FIXTURE(suspend)
 
 FIXTURE_SETUP(suspend)
 {
+	if (access(POWER "pm_test", W_OK))
+		SKIP(return, "the kernel has no CONFIG_PM_DEBUG");
 	testdev_begin();
 	aio_begin(_metadata, &self->aio, &raio, EVENTS);
 	self->fd = testdev_open("c0", O_RDWR);
