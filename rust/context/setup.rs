@@ -69,7 +69,8 @@ impl Contexts {
     /// Makes a context as `args` ask for.
     ///
     /// `EINVAL` if it has a flag that isn't one, a number in it is too large, or that of events is 0;
-    /// `EMFILE` if more files could be registered than be open; `EAGAIN` over a limit; `ENOMEM`; what `mmap(2)` says when the ring can't be mapped.
+    /// `EMFILE` if more files could be registered than be open; `EAGAIN` over a limit; `ENOMEM`; what
+    /// `mmap(2)` says when the ring can't be mapped.
     pub(crate) fn setup(&self, args: &abi::Setup) -> Result<Made> {
         let layout = Layout::for_events(args.nr_events, abi::MAX_EVENTS).ok_or(EINVAL)?;
         let polls = args.polls()?;

@@ -2,8 +2,9 @@
 /*
  * A file of a FUSE file system whose server is the test: it is told of each
  * read, write, fsync and poll, by whom and of what kind, and answers when and as
- * it likes. A test begins with fuse_begin() and ends with fuse_end(), which gives up what was not
- * answered; so the end of its contexts, which waits for that, comes after it.
+ * it likes. A test begins with fuse_begin() and ends with fuse_end(), which gives
+ * up what was not answered; so the end of its contexts, which waits for that,
+ * comes after it.
  */
 #ifndef RAIO_FUSE_H
 #define RAIO_FUSE_H

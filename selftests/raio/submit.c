@@ -48,8 +48,7 @@ FIXTURE_SETUP(submit)
 			TH_LOG("no query");
 		}
 	}
-	/* A read of it ends in submit, for it is in the page cache. */
-	/* Reads end at once: none has a time to note, which a worker would do. */
+	/* A read of it ends in submit, for it is in the page cache, and has no time to note. */
 	self->fd = temp_file(ext4_dir(), O_RDWR | O_NOATIME);
 	ASSERT_LE(0, self->fd);
 	self->buf = map_pages(2 * PAGE);

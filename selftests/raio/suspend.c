@@ -14,13 +14,6 @@
 #define DELAY		"/sys/module/suspend/parameters/pm_test_delay"
 #define FROZEN_SECONDS	5
 #define SECOND		1000000000ULL
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
 
 FIXTURE(suspend)
 {
@@ -78,15 +71,15 @@ TEST_F_TIMEOUT(suspend, waits_for_writes, 60)
 	const unsigned int seconds = FROZEN_SECONDS + 3;
 	struct iocb io, *iop = &io;
 	struct io_event ev;
-	double begun;
+	long long begun;
 
 	testdev_cmd("c0 mode timer %llu", seconds * SECOND);
 	iocb_prep(&io, IOCB_CMD_FSYNC, self->fd, NULL, 0, 0);
-	begun = now();
+	begun = now_ns();
 	ASSERT_EQ(1, aio_submit(&self->aio, 1, &iop));
 	testdev_cmd("c0 wait started 1");
 	ASSERT_EQ(0, write_str(POWER "state", "freeze"));
-	EXPECT_LE(seconds + FROZEN_SECONDS, now() - begun);
+	EXPECT_LE((seconds + FROZEN_SECONDS) * SECOND, now_ns() - begun);
 	ASSERT_EQ(1, aio_wait(&self->aio, 1, &ev));
 	EXPECT_EQ(0, ev.res);
 }
