@@ -109,7 +109,8 @@ impl RaioFile {
         // No ring has more.
         let nr = u32::try_from(args.nr).unwrap_or(u32::MAX);
         let at = user::address(args.iocbs)?;
-        Ok(ctx.submit(nr, Iocbs::Pointers { at, compat })?.0 as isize)
+        let iocbs = Iocbs::Pointers { at, compat };
+        Ok(ctx.submit(nr, iocbs, false)?.0 as isize)
     }
 
     fn getevents(&self, args: &abi::GetEvents, compat: bool) -> Result<isize> {
@@ -138,7 +139,7 @@ impl RaioFile {
         let ctx = self.contexts.lookup(args.ctx)?;
         let (taken, posted) = match args.nr {
             0 => (0, 0),
-            nr => ctx.submit(nr, iocbs)?,
+            nr => ctx.submit(nr, iocbs, args.min_nr > 0)?,
         };
         // What was posted just now was there, even if somebody else has read it.
         if args.min_nr > posted && taken == args.nr {

@@ -9,9 +9,10 @@
 //!
 //! A file may complete a request before its method has returned, and go on using it until it does.
 //! So both the submitter and the completion have it, and whoever is done later sees to its end, see
-//! [`handover`]: that is a reference, and who cancels a request, a worker that has it, and who polls for it have
-//! one more meanwhile. Whoever gives up the last ends it. Nobody else touches it, and the result is decided in one
-//! place: [`Request::complete`], or where the method returned it to the submitter.
+//! [`handover`]: that is a reference, and who cancels a request and a worker that has it have one more meanwhile.
+//! Whoever gives up the last ends it. Nobody else touches it, and the result is decided in one place:
+//! [`Request::complete`], or where the method returned it to the submitter. Who polls for a request is its submitter
+//! from then on.
 //!
 //! The completion is of whoever has the request: one that would have to wait is parked, see
 //! [`retry`], waits for its file to be ready, see [`watching`], or is a worker's, see [`workers`].
@@ -123,8 +124,8 @@ pub(crate) use workers::Workers;
 /// * `kiocb` is the first field, and its file is `file`.
 /// * `result` is written by the completion only, before `handover` knows that, and read by who ends the
 ///   request only.
-/// * `refs` counts who sees to its end, those who cancel it, a worker that has it, and who polls for it.
-/// * `next` is whoever's that has it to himself: the submitter's, until it has handed it over; then who polls for it.
+/// * `refs` counts who sees to its end, those who cancel it, and a worker that has it.
+/// * `next` is whoever's that has it to himself: the submitter's, or who polls's for it, until it is handed over.
 /// * `stocked` says whether its memory is counted by the stock of its context.
 #[repr(C)]
 pub(crate) struct Request {
@@ -360,9 +361,7 @@ impl Submitted {
         let request = self.request;
         // SAFETY: It is the submitter's, by the type invariant. If it has ended, the caller sees to its end.
         unsafe {
-            if Request::handover(request).has_ended()
-                || !Inflight::joining(Request::inflight(request)).join(request)
-            {
+            if Request::handover(request).has_ended() || !Request::inflight(request).join(request) {
                 if Request::went_on(request) {
                     Counter::Early.add(1);
                 }
@@ -520,16 +519,6 @@ impl Request {
         unsafe { (*request.as_ptr()).refs.add(1u32, Relaxed) }
     }
 
-    /// Gives up one that isn't the last.
-    ///
-    /// # Safety
-    ///
-    /// As that says.
-    unsafe fn unget(request: NonNull<Self>) {
-        // SAFETY: Alive, for there is another. Relaxed: whose that is hasn't given it up.
-        let _ = unsafe { (*request.as_ptr()).refs.fetch_sub(1u32, Relaxed) };
-    }
-
     /// Decides the result, where the lock of a wait queue is held.
     ///
     /// # Safety
@@ -661,7 +650,7 @@ impl Drop for Own {
 
 impl Polled for Request {
     unsafe fn is_over(this: NonNull<Self>) -> bool {
-        // SAFETY: There is a reference.
+        // SAFETY: The submitter's part keeps it.
         unsafe { Self::handover(this).has_ended() || !Self::is_polled(this) }
     }
 

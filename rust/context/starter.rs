@@ -468,14 +468,14 @@ impl<'a> Starter<'a> {
         }
     }
 
-    /// Nothing more is started. Returns how many events were posted here.
+    /// Nothing more is started, and the caller `waits` next or doesn't. Returns how many events were posted here.
     #[inline(always)]
-    pub(super) fn finish(&mut self) -> u32 {
+    pub(super) fn finish(&mut self, waits: bool) -> u32 {
         // Who sees an event may rely on its request no longer using the file.
         self.file = None;
         if self.nr_done > 0 {
             self.post_done();
         }
-        self.posted + self.submitter.as_mut().map_or(0, Submitter::finish)
+        self.posted + self.submitter.as_mut().map_or(0, |it| it.finish(waits))
     }
 }

@@ -185,17 +185,18 @@ impl Drop for Slots {
 }
 
 impl User {
-    /// Starts `nr` requests and returns how many were taken, and at least how many events were posted meanwhile.
+    /// Starts `nr` requests and returns how many were taken, and at least how many events were posted meanwhile. The
+    /// caller `waits` for some next, or doesn't.
     ///
     /// An error is that of the first request; one of a later request ends the call.
-    pub(crate) fn submit(&self, nr: u32, iocbs: Iocbs) -> Result<(u32, u32)> {
+    pub(crate) fn submit(&self, nr: u32, iocbs: Iocbs, waits: bool) -> Result<(u32, u32)> {
         let nr = nr.min(self.ring.layout().nr());
         let identity = if self.identity().is_current() {
             None
         } else {
             Some(Arc::new(Identity::current(), GFP_KERNEL_ACCOUNT)?)
         };
-        let started = self.start(nr, iocbs, identity);
+        let started = self.start(nr, iocbs, waits, identity);
         Counter::Submitted.add(started.taken.into());
         Counter::Queued.add(started.queued.into());
         self.note_death();
@@ -210,7 +211,13 @@ impl User {
 
     /// Starts so many.
     #[inline(always)]
-    fn start(&self, nr: u32, iocbs: Iocbs, identity: Option<Arc<Identity>>) -> Started {
+    fn start(
+        &self,
+        nr: u32,
+        iocbs: Iocbs,
+        waits: bool,
+        identity: Option<Arc<Identity>>,
+    ) -> Started {
         let slots = Slots::claim(self, nr);
         let native = !matches!(iocbs, Iocbs::Pointers { .. });
         let mut done = [const { MaybeUninit::uninit() }; NOTHINGS];
@@ -247,7 +254,7 @@ impl User {
         } else {
             all(&mut starter)
         };
-        started.posted = starter.finish();
+        started.posted = starter.finish(waits);
         started
     }
 

@@ -975,10 +975,20 @@ int raio_iopoll_kiocb(struct kiocb *iocb)
 	return iopoll_end(&iob, iocb_bio_iopoll(iocb, &iob, BLK_POLL_ONESHOT));
 }
 
-/* There is a bio then, as iocb_bio_iopoll() wants it, until that has ended. */
+/*
+ * There is a bio then, as iocb_bio_iopoll() wants it, until that has ended. One that has failed already may be
+ * there until somebody comes to see to it. It may be another's by now; then this one has ended.
+ */
 bool raio_kiocb_is_polled(const struct kiocb *iocb)
 {
-	return READ_ONCE(iocb->private);
+	const struct bio *bio;
+	bool is;
+
+	rcu_read_lock();
+	bio = READ_ONCE(iocb->private);
+	is = bio && !READ_ONCE(bio->bi_status);
+	rcu_read_unlock();
+	return is;
 }
 
 void raio_file_accessed(struct file *file)

@@ -5,8 +5,8 @@
 //! the last has ended.
 //!
 //! A request joins when its submitter hands it over, if it hasn't ended by then, and leaves when the file
-//! ends it. What has ended in submit never comes here. It can outlive the context,
-//! for those who wait for the end of one.
+//! ends it. What has ended in submit never comes here, nor does what is [polled for](super::iopoll), unless its
+//! file gives it back. It can outlive the context, for those who wait for the end of one.
 //!
 //! # Cancelling
 //!
@@ -391,6 +391,30 @@ impl Inflight {
         asked.ask();
     }
 
+    /// The same for one, also when those that can be cancelled may have been asked already.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Joining::join`].
+    pub(super) unsafe fn join(&self, request: NonNull<Request>) -> bool {
+        let asked = {
+            let mut joining = self.joining();
+            // SAFETY: As the caller says; if it has joined it stays while the lock is held.
+            unsafe {
+                if !joining.join(request) {
+                    return false;
+                }
+                let place = (*(*request.as_ptr()).entry.get()).place;
+                if place != Place::Cancellable || !self.is_ending() {
+                    return true;
+                }
+                joining.0.take(request)
+            }
+        };
+        asked.ask();
+        true
+    }
+
     /// The file has given the request back: it waits again.
     ///
     /// # Safety
@@ -409,8 +433,8 @@ impl Inflight {
         }
     }
 
-    /// Does the context end? Who parks a request and then is told that it doesn't has done so before
-    /// those that are parked are asked.
+    /// Does the context end? Who parks a request, or has one join, and then is told that it doesn't has done so
+    /// before those that can be cancelled are asked.
     pub(super) fn is_ending(&self) -> bool {
         // Relaxed: who parks has changed a word (full) or had a lock; the partner is in `cancel_all`.
         self.ending.load(Relaxed) != 0
@@ -426,10 +450,10 @@ impl Inflight {
         unsafe { self.requests.lock().put(request, Place::Ended) }
     }
 
-    /// Asks each request that can be cancelled, once. To be called when no more can join. Any
+    /// Asks each request that can be cancelled, once. To be called when no more are submitted. Any
     /// context.
     pub(crate) fn cancel_all(&self) {
-        if self.len() > 0 {
+        if self.len() > 0 || self.cache.iopoll().any() {
             Counter::KillInflight.add(1);
         }
         // Full: pairs with who parks a request, then looks at `ending`. Either that one sees it, or we
@@ -452,9 +476,14 @@ impl Inflight {
     /// asked before, `EAGAIN` if it can't be cancelled, or isn't. Process context.
     pub(crate) fn cancel(&self, obj: u64) -> Result {
         match self.cancel_ordinary(obj) {
-            Err(e) if e == EINVAL && self.cache.places.has(obj) => Err(EAGAIN),
-            other => other,
+            Err(e) if e == EINVAL => (),
+            other => return other,
         }
+        if self.cache.iopoll().has(obj) || self.cache.places.has(obj) {
+            return Err(EAGAIN);
+        }
+        // What was polled for may have joined the others, which what is on the direct path does, too.
+        self.cancel_ordinary(obj)
     }
 
     fn cancel_ordinary(&self, obj: u64) -> Result {
@@ -517,8 +546,8 @@ impl Inflight {
         &self.cache
     }
 
-    /// How many there are, but for those on the direct path.
-    pub(crate) fn len(&self) -> usize {
+    /// How many there are, but for those on the direct path and those that are polled for.
+    fn len(&self) -> usize {
         let requests = self.requests.lock();
         requests.cancellable.len() + requests.others.len()
     }
@@ -527,13 +556,18 @@ impl Inflight {
     /// which is; and how many there are. Process context.
     pub(crate) fn holders(&self) -> (Option<ARef<File>>, u32, usize) {
         let (direct, device) = self.cache.places.flying();
-        (self.holder(), device, self.len() + direct)
+        let (polled, nr_polled) = self.cache.iopoll().holder();
+        let file = self.holder(false).or(polled).or_else(|| self.holder(true));
+        (file, device, self.len() + nr_polled + direct)
     }
 
-    /// The file that holds the oldest, of those that can't be cancelled if there are any.
-    fn holder(&self) -> Option<ARef<File>> {
+    /// The file that holds the oldest of those that `can` be cancelled, or can't.
+    fn holder(&self, can: bool) -> Option<ARef<File>> {
         let requests = self.requests.lock();
-        let request = requests.others.first().or(requests.cancellable.first())?;
+        let request = match can {
+            true => requests.cancellable.first()?,
+            false => requests.others.first()?,
+        };
         // SAFETY: A member is alive, by the type invariant, while the lock is held.
         Some(unsafe { ARef::from(&*(*request.as_ptr()).file) })
     }

@@ -8,12 +8,14 @@
 //! requests, maybe of others, too, who find them ended when they ask. What has ended is posted together.
 //!
 //! On the direct path nobody else ends a request that is polled for: when its bio has ended that is only marked.
-//! Of an ordinary one there is a reference here. Its file ends it as every other, or gives it back as one that
-//! would have had to wait: then it is a worker's, which doesn't poll, and isn't here any more.
+//! An ordinary one isn't handed over but here instead, as if its submission went on until it has ended. Its file
+//! may give it back as one that would have had to wait: then it is a worker's, which doesn't poll, and is handed
+//! over.
 //!
 //! # Locks
 //!
-//! `polled`, a mutex: so a place isn't used again while its bio is asked for. All that ends requests nests inside.
+//! `polled`, a mutex: so a place isn't used again while its bio is asked for. All that ends requests nests inside,
+//! and that of [`inflight`](super::inflight).
 
 use super::{
     deliver,
@@ -32,9 +34,11 @@ use crate::{
 };
 use core::ptr::NonNull;
 use kernel::{
+    fs::File,
     new_mutex,
     prelude::*,
     sync::{
+        aref::ARef,
         atomic::{
             Atomic,
             Relaxed, //
@@ -67,6 +71,15 @@ struct Lists {
 
 // SAFETY: Requests are handled by every thread.
 unsafe impl Send for Lists {}
+
+/// What has ended when it was asked for.
+pub(super) struct Over {
+    /// Events.
+    pub(super) posted: u32,
+    /// What they were in, which is free now.
+    pub(super) places: List<Direct>,
+    pub(super) memory: List<Request>,
+}
 
 /// Those of a context.
 #[pin_data]
@@ -116,8 +129,8 @@ impl Iopoll {
     ///
     /// # Safety
     ///
-    /// They must have been submitted to be polled for, in this context, and be the caller's; of requests that is a
-    /// reference to each.
+    /// They must have been submitted to be polled for, in this context, and be the caller's; of requests that is the
+    /// submitter's part, which is who polls's from then on.
     pub(super) unsafe fn add(&self, direct: List<Direct>, requests: List<Request>) {
         let n = direct.n + requests.n;
         Counter::Iopolled.add(n.into());
@@ -133,40 +146,105 @@ impl Iopoll {
     /// Asks once. Returns how many events were posted. `ctx` is the context, which the caller keeps. Process
     /// context.
     pub(crate) fn ask(&self, ctx: &Kioctx) -> u32 {
-        let (direct, requests) = {
+        // SAFETY: None are added.
+        let over = unsafe { self.add_and_ask(ctx, List::new(), List::new()) };
+        // SAFETY: They are free, and live as long as the context.
+        unsafe {
+            over.places.push_on(&ctx.cache().places.free);
+            over.memory.push_on(&ctx.cache().stock.free);
+        }
+        over.posted
+    }
+
+    /// Adds some of who waits for events next, and asks once. `ctx` is the context, which the caller keeps. Process
+    /// context.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::add`].
+    pub(super) unsafe fn add_and_ask(
+        &self,
+        ctx: &Kioctx,
+        direct: List<Direct>,
+        requests: List<Request>,
+    ) -> Over {
+        let came = direct.n + requests.n;
+        let (direct, requests, went) = {
             let mut polled = self.polled.lock();
-            let direct = look(&mut polled.direct, &self.direct);
-            let requests = look(&mut polled.requests, &self.requests);
+            let direct = look(&mut polled.direct, &self.direct, direct);
+            let mut requests = look(&mut polled.requests, &self.requests, requests);
+            let went = direct.n + requests.n;
+            // Those that others find don't come and go.
             // Relaxed: see `any`.
-            let _ = self.nr.fetch_sub(direct.n + requests.n, Relaxed);
-            (direct, requests)
+            if came > went {
+                self.nr.add(came - went, Relaxed);
+            } else if went > came {
+                let _ = self.nr.fetch_sub(went - came, Relaxed);
+            }
+            // With the lock: so each is found here or there.
+            // SAFETY: Its submitter's part is ours.
+            requests.retain(|this| unsafe {
+                Request::handover(this).has_ended() || !ctx.inflight().join(this)
+            });
+            (direct, requests, went)
         };
-        let mut posted = 0;
+        if came > 0 {
+            Counter::Iopolled.add(came.into());
+        }
+        if came > went {
+            ctx.look_again();
+        }
+        let mut over = Over {
+            posted: 0,
+            places: List::new(),
+            memory: List::new(),
+        };
         if direct.n > 0 {
             // SAFETY: They are of the context, and have ended.
             let (ready, mut others) = unsafe { deliver::direct(ctx, direct) };
-            posted += ready.n;
-            // SAFETY: They are free, and live as long as the context.
-            unsafe { ready.push_on(&ctx.cache().places.free) };
+            over.posted += ready.n;
+            over.places = ready;
             while let Some(this) = others.pop() {
                 // SAFETY: It has ended, and is ours.
                 unsafe { Direct::go_on(this) }
             }
         }
         if requests.n > 0 {
-            // SAFETY: The references are ours.
+            // SAFETY: Who has ended them has left them to the submitter, which we are.
             let (n, memory) = unsafe { deliver::requests(ctx, requests) };
-            posted += n;
-            // SAFETY: It is ours.
-            unsafe { memory.push_on(&ctx.cache().stock.free) };
+            over.posted += n;
+            over.memory = memory;
         }
-        posted
+        over
+    }
+
+    /// Is an ordinary one of that name among them? Process context.
+    pub(super) fn has(&self, obj: u64) -> bool {
+        if !self.wanted {
+            return false;
+        }
+        let mut polled = self.polled.lock();
+        polled.requests.append(&self.requests);
+        let mut all = polled.requests.each();
+        // SAFETY: It is polled for, and its name doesn't change.
+        all.any(|this| unsafe { (*this.as_ptr()).obj } == obj)
+    }
+
+    /// The file of the oldest ordinary one, and how many there are. Process context.
+    pub(super) fn holder(&self) -> (Option<ARef<File>>, usize) {
+        let mut polled = self.polled.lock();
+        polled.requests.append(&self.requests);
+        let oldest = polled.requests.each().next();
+        // SAFETY: It is polled for, and has its file until it has ended and was taken out.
+        let file = oldest.map(|this| unsafe { ARef::from(&*(*this.as_ptr()).file) });
+        (file, polled.requests.n as usize)
     }
 }
 
-/// Asks for those and the ones that were added, until something has ended. Takes out all that have.
-fn look<T: Polled>(list: &mut List<T>, added: &Stack<T>) -> List<T> {
+/// Asks for those and the ones that were added, or are now, until something has ended. Takes out all that have.
+fn look<T: Polled>(list: &mut List<T>, added: &Stack<T>, new: List<T>) -> List<T> {
     list.append(added);
+    list.append_list(new);
     let mut over = List::new();
     let has_said = |this| {
         // SAFETY: It is polled for.
@@ -180,16 +258,13 @@ fn look<T: Polled>(list: &mut List<T>, added: &Stack<T>) -> List<T> {
     if !list.each().any(has_said) {
         return over;
     }
-    let mut all = list.take();
-    while let Some(this) = all.pop() {
-        // SAFETY: As above; each goes to one of the two.
-        unsafe {
-            if T::is_over(this) {
-                over.push(this);
-            } else {
-                list.push(this);
-            }
+    // SAFETY: As above; what isn't kept is ours.
+    list.retain(|this| unsafe {
+        let is_over = T::is_over(this);
+        if is_over {
+            over.push(this);
         }
-    }
+        !is_over
+    });
     over
 }

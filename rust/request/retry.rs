@@ -436,7 +436,7 @@ impl Request {
     /// The file must have ended it, and the caller have the file's half.
     #[cold]
     unsafe fn again(this: NonNull<Self>) {
-        // SAFETY: It is ours, and we hand it over.
+        // SAFETY: It is ours, and we hand it over, but for a reference.
         unsafe {
             Self::end_write(this);
             if let Some(retry) = Self::retry(this) {
@@ -444,9 +444,16 @@ impl Request {
             }
             // Relaxed: see `Request::is_polled`.
             (*this.as_ptr()).polled.store(0, Relaxed);
-            Self::inflight(this).parked(this);
+            let inflight = Self::inflight(this);
+            inflight.parked(this);
             Counter::Punted.add(1);
+            Self::get(this);
             Workers::employ(this);
+            // As in `park`.
+            if inflight.is_ending() {
+                Self::cancel_parked(this);
+            }
+            Self::put(this);
         }
     }
 

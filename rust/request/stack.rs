@@ -186,23 +186,18 @@ impl<T: Stacked> List<T> {
         }
     }
 
-    /// Those that were put on top of one another, the last at `top`, in the order in which they were.
-    ///
-    /// # Safety
-    ///
-    /// They must be the caller's, who gives them up.
-    pub(super) unsafe fn unstack(mut top: *mut T) -> Self {
-        let mut list = Self::new();
-        while let Some(this) = NonNull::new(top) {
-            // SAFETY: As the caller says.
-            unsafe { top = T::below(this).replace(list.first) };
-            if list.last.is_null() {
-                list.last = this.as_ptr();
-            }
-            list.first = this.as_ptr();
-            list.n += 1;
+    /// Puts those behind it.
+    pub(super) fn append_list(&mut self, other: Self) {
+        let Some(first) = NonNull::new(other.first) else {
+            return;
+        };
+        match NonNull::new(self.last) {
+            // SAFETY: It is ours.
+            Some(last) => unsafe { T::below(last) }.set(first.as_ptr()),
+            None => self.first = first.as_ptr(),
         }
-        list
+        self.last = other.last;
+        self.n += other.n;
     }
 
     /// Puts all of it on that stack.

@@ -12,11 +12,12 @@
 //! together. Their events are posted together, under one lock and with one look for who waits, when so many
 //! were started, and at the end. Of requests on the [direct path](super::direct) the owner collects those that
 //! end in what it does; the others are posted where they end. Ordinary ones are handed over together, all that
-//! haven't ended by then, see [`handover`](super::handover).
+//! haven't ended by then, see [`handover`](super::handover), but for those that are [polled for](super::iopoll).
 //!
 //! # Locks
 //!
-//! That of [`inflight`](super::inflight), when requests are handed over.
+//! That of [`inflight`](super::inflight), when requests are handed over; and that of `iopoll`, if the caller waits
+//! for them next.
 
 use super::{
     deliver,
@@ -57,7 +58,6 @@ use crate::{
 };
 use core::{
     cell::UnsafeCell,
-    mem,
     ptr::{
         null_mut,
         NonNull, //
@@ -184,9 +184,9 @@ pub(crate) struct Submitter<'a> {
     places: *mut Direct,
     memory: *mut Request,
     started: List<Request>,
-    /// Of those that were started, the ones that are polled for, on top of one another.
-    polled: *mut Direct,
-    polled_requests: *mut Request,
+    /// Of those that were started, the ones that are polled for.
+    polled: List<Direct>,
+    polled_requests: List<Request>,
 }
 
 /// A place for a request on the direct path.
@@ -219,8 +219,8 @@ impl<'a> Submitter<'a> {
             places,
             memory,
             started: List::new(),
-            polled: null_mut(),
-            polled_requests: null_mut(),
+            polled: List::new(),
+            polled_requests: List::new(),
         }
     }
 
@@ -295,8 +295,7 @@ impl<'a> Submitter<'a> {
         unsafe { Direct::start(this, device, place, name, (alone, polled), flight) };
         if polled {
             // SAFETY: Nobody but who polls for it ends it, and that is nobody yet.
-            unsafe { Direct::below(this) }.set(self.polled);
-            self.polled = this.as_ptr();
+            unsafe { self.polled.push(this) };
             return;
         }
         self.collects(false);
@@ -331,7 +330,7 @@ impl<'a> Submitter<'a> {
         goes_on
     }
 
-    /// Hands over what was started, or posts the events of what has ended.
+    /// Hands over what was started, keeps what is polled for, or posts the events of what has ended.
     fn settle(&mut self) {
         let mut started = self.started.take();
         let inflight = self.ctx.inflight();
@@ -341,23 +340,12 @@ impl<'a> Submitter<'a> {
         // SAFETY: The submitter's, which we are, until it is handed over.
         started.retain(|this| unsafe {
             if !Request::handover(this).has_ended() {
-                let polled = polls && Request::is_left_to_be_polled(this);
-                if polled {
-                    // That of who polls for it, whose it is beside who ends it.
-                    Request::get(this);
+                if polls && Request::is_left_to_be_polled(this) {
+                    self.polled_requests.push(this);
+                    return false;
                 }
-                let joined = joining
-                    .get_or_insert_with(|| Inflight::joining(inflight))
-                    .join(this);
-                match (joined, polled) {
-                    (true, true) => {
-                        Request::below(this).set(self.polled_requests);
-                        self.polled_requests = this.as_ptr();
-                    }
-                    (false, true) => Request::unget(this),
-                    _ => (),
-                }
-                if joined {
+                let joining = joining.get_or_insert_with(|| Inflight::joining(inflight));
+                if joining.join(this) {
                     return false;
                 }
             }
@@ -401,10 +389,10 @@ impl<'a> Submitter<'a> {
 }
 
 impl Submitter<'_> {
-    /// Nothing more is started: all is handed over, or ended. So many events were posted here, not counting those
-    /// that were posted elsewhere.
+    /// Nothing more is started: all is handed over, polled for, or ended. So many events were posted here, not counting those
+    /// that were posted elsewhere. What is polled for is asked for, once, if the caller `waits` next.
     #[inline(always)]
-    pub(crate) fn finish(&mut self) -> u32 {
+    pub(crate) fn finish(&mut self, waits: bool) -> u32 {
         if self.started.n > 0 {
             self.settle();
         }
@@ -412,8 +400,8 @@ impl Submitter<'_> {
         if self.owns && unsafe { &*self.ctx.cache().own.get() }.collected.n > 0 {
             self.deliver_collected();
         }
-        if !self.polled.is_null() || !self.polled_requests.is_null() {
-            self.hand_to_pollers();
+        if self.polled.n > 0 || self.polled_requests.n > 0 {
+            self.hand_to_pollers(waits);
         }
         self.posted
     }
@@ -421,14 +409,21 @@ impl Submitter<'_> {
 
 impl Submitter<'_> {
     #[inline(never)]
-    fn hand_to_pollers(&mut self) {
-        // SAFETY: They are this context's, the references to the latter ours, and we are done with them.
+    fn hand_to_pollers(&mut self, waits: bool) {
+        let iopoll = self.ctx.cache().iopoll();
+        let (direct, requests) = (self.polled.take(), self.polled_requests.take());
+        // SAFETY: They are this context's and, of the latter, the submitter's, which we are.
         unsafe {
-            let direct = List::unstack(mem::replace(&mut self.polled, null_mut()));
-            let requests = List::unstack(mem::replace(&mut self.polled_requests, null_mut()));
-            self.ctx.cache().iopoll().add(direct, requests);
+            if waits {
+                let over = iopoll.add_and_ask(self.ctx, direct, requests);
+                self.posted += over.posted;
+                over.places.put_on(&mut self.places);
+                over.memory.put_on(&mut self.memory);
+            } else {
+                iopoll.add(direct, requests);
+                self.ctx.look_again();
+            }
         }
-        self.ctx.look_again();
     }
 }
 

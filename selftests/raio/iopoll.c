@@ -346,29 +346,30 @@ TEST_F(disk, signalled)
 
 struct waiter {
 	struct native *native;
+	unsigned int nr;
 	atomic_int tid;
 	long ret;
 };
 
-static void *wait_for_one(void *data)
+static void *wait_for_some(void *data)
 {
 	struct waiter *waiter = data;
 
 	waiter->tid = gettid();
-	waiter->ret = native_enter(waiter->native, 0, NULL, 1);
+	waiter->ret = native_enter(waiter->native, 0, NULL, waiter->nr);
 	return NULL;
 }
 
 /* Who sleeps since there was nothing to ask for does so when there is. */
 TEST_F(disk, sleeper_asks)
 {
-	struct waiter waiter = { .native = &self->p.native };
+	struct waiter waiter = { .native = &self->p.native, .nr = 1 };
 	pthread_t thread;
 	unsigned int i;
 
 	for (i = 0; i < 20 * long_run(5); i++) {
 		waiter.tid = 0;
-		ASSERT_EQ(0, pthread_create(&thread, NULL, wait_for_one, &waiter));
+		ASSERT_EQ(0, pthread_create(&thread, NULL, wait_for_some, &waiter));
 		if (i % 2)
 			ASSERT_TRUE(wait_for(waiter.tid && task_sleeps(waiter.tid)));
 		ENTER(1, IOCB_CMD_PREAD, 0);
@@ -376,6 +377,35 @@ TEST_F(disk, sleeper_asks)
 		EXPECT_EQ(0, waiter.ret);
 		EXPECT_REAP(1, PAGE);
 	}
+}
+
+/* Who submits, waits and leaves has the one who sleeps ask for what is left. */
+TEST_F(disk, sleeper_asks_for_the_rest)
+{
+	struct waiter waiter = { .native = &self->p.native, .nr = 2 };
+	struct nullb other;
+	struct iocb io[2];
+	pthread_t thread;
+	unsigned int i;
+	int fd;
+
+	/* To ask a device ends all that it has. */
+	ASSERT_EQ(0, nullb_create_as(&other, DISK_MB, 0));
+	fd = open(other.node, O_RDWR | O_DIRECT | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	for (i = 0; i < 20 * long_run(5); i++) {
+		waiter.tid = 0;
+		ASSERT_EQ(0, pthread_create(&thread, NULL, wait_for_some, &waiter));
+		ASSERT_TRUE(wait_for(waiter.tid && task_sleeps(waiter.tid)));
+		PREP(&io[0], 0, IOCB_CMD_PREAD);
+		prep_as(&io[1], 1, IOCB_CMD_PREAD, fd, self->p.buf, 0);
+		ASSERT_EQ(2, native_enter(&self->p.native, 2, io, 1));
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		EXPECT_EQ(0, waiter.ret);
+		EXPECT_REAP(2, PAGE);
+	}
+	close(fd);
+	nullb_remove(&other);
 }
 
 /* What isn't polled for is waited for beside it, or after it. */
@@ -531,6 +561,24 @@ TEST_F(iopoll, in_flight)
 	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
 }
 
+/* None can be cancelled, and each is found as long as it hasn't ended. */
+TEST_F(iopoll, cancelled)
+{
+	struct raio_cancel cancel = {
+		.ctx = self->p.native.aio.ctx,
+		.flags = RAIO_CANCEL_DATA,
+	};
+
+	ENTER(NR, IOCB_CMD_PREAD, 0);
+	for (cancel.iocb = 0; cancel.iocb < NR; cancel.iocb++)
+		EXPECT_EQ(-EAGAIN, raio_ioctl(self->p.native.aio.dev, RAIO_IOC_CANCEL, &cancel));
+	EXPECT_EQ(-EINVAL, raio_ioctl(self->p.native.aio.dev, RAIO_IOC_CANCEL, &cancel));
+	ASSERT_EQ(0, native_enter(&self->p.native, 0, NULL, NR));
+	cancel.iocb = 0;
+	EXPECT_EQ(-EINVAL, raio_ioctl(self->p.native.aio.dev, RAIO_IOC_CANCEL, &cancel));
+	EXPECT_REAP(NR, PAGE);
+}
+
 /* Nobody asks any more, but destroy waits until they have ended. */
 TEST_F(iopoll, destroyed)
 {
@@ -549,11 +597,11 @@ TEST_F(disk, destroyed_under_a_waiter)
 	unsigned int i;
 
 	for (i = 0; i < 8 * long_run(5); i++) {
-		waiter = (struct waiter) { .native = &self->p.native };
+		waiter = (struct waiter) { .native = &self->p.native, .nr = 1 };
 		ENTER(NR / 2, IOCB_CMD_PREAD, NR / 2);
 		EXPECT_REAP(NR / 2, PAGE);
 		ENTER(NR / 2, IOCB_CMD_PREAD, 0);
-		ASSERT_EQ(0, pthread_create(&thread, NULL, wait_for_one, &waiter));
+		ASSERT_EQ(0, pthread_create(&thread, NULL, wait_for_some, &waiter));
 		if (i % 2)
 			ASSERT_TRUE(wait_for(waiter.tid));
 		EXPECT_EQ(0, raio_destroy(self->p.native.aio.dev, self->p.native.aio.ctx));

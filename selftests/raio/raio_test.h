@@ -798,11 +798,12 @@ static inline void nullb_remove(struct nullb *nb)
 static inline int nullb_create_as(struct nullb *nb, unsigned int mb, unsigned int ns)
 {
 	static const char configfs[] = "/sys/kernel/config";
+	static unsigned int made;
 	char name[32], path[128], dev[32] = "";
 	unsigned int major, minor;
 	int fd, err;
 
-	snprintf(name, sizeof(name), "raio%d", getpid());
+	snprintf(name, sizeof(name), "raio%d-%u", getpid(), made++);
 	snprintf(nb->dir, sizeof(nb->dir), "%s/nullb/%s", configfs, name);
 	if (access("/sys/kernel/config/nullb", F_OK))
 		mount("configfs", configfs, "configfs", 0, NULL);

@@ -310,7 +310,7 @@ struct raio_cancel {
  * @dead_lookups: out: calls that found a context which was being destroyed
  * @kill_busy:	out: submissions during which their context was destroyed
  * @kill_inflight: out: contexts destroyed with requests in flight, other than
- *		on the direct path
+ *		on the direct path without polling
  * @killed_waits: out: waits for events that ended for that reason
  * @second_destroys: out: calls to destroy a context that was being destroyed
  * @abandoned:	out: waits for the end of a context that ended because the
