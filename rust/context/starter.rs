@@ -317,7 +317,9 @@ impl<'a> Starter<'a> {
                     registered => registered,
                 };
                 if let Some(place) = place {
-                    let manner = (file.is_alone(transfer, given.next), file.polled);
+                    // What is split isn't polled for, but could get a place in the plug that is.
+                    let polled = file.polled && device.is_one_request(len);
+                    let manner = (file.is_alone(transfer, given.next), polled);
                     let flight = Flight {
                         slot,
                         file: Named::take(&mut self.file, given.left)?,
@@ -383,10 +385,11 @@ impl<'a> Starter<'a> {
         match &mut self.file {
             Some(file) if file.is(fd, is_fixed) => (),
             other => {
-                self.ways = ops::Ways::default();
                 Named::look_up(other, self.user, fd, is_fixed, given.left)?;
             }
         }
+        // It may use what they count.
+        self.ways = ops::Ways::default();
         let eventfd = iocb.eventfd().map(EventFd::get).transpose()?;
         let buffer = match native {
             true => iocb.fixed_buffer()?,

@@ -782,6 +782,142 @@ bool raio_kiocb_is_cold(struct kiocb *iocb)
 	       iocb->ki_pos < i_size_read(mapping->host) && !IS_DAX(mapping->host);
 }
 
+u8 raio_file_blkbits(const struct file *file)
+{
+	return file_inode(file)->i_blkbits;
+}
+
+/*
+ * Does a transfer need a place in the queue of one disk, which a file system doesn't tell that
+ * nobody is to wait?
+ */
+bool raio_kiocb_is_of_disk(const struct kiocb *iocb)
+{
+	const struct inode *inode = file_inode(iocb->ki_filp);
+
+	return iocb->ki_flags & IOCB_DIRECT && S_ISREG(inode->i_mode) && inode->i_sb->s_bdev &&
+	       queue_is_mq(bdev_get_queue(inode->i_sb->s_bdev));
+}
+
+bool raio_has_plug(void)
+{
+	return current->plug;
+}
+
+bool raio_plug_has_requests(void)
+{
+	return current->plug && !rq_list_empty(&current->plug->cached_rqs);
+}
+
+/* As the block layer finds one for a bio, in the plug. */
+static bool is_place_for(const struct request *rq, const struct kiocb *iocb,
+			 const struct request_queue *q)
+{
+	if (!rq || rq->q != q)
+		return false;
+	if (iocb->ki_flags & IOCB_HIPRI)
+		return rq->mq_hctx->type == HCTX_TYPE_POLL;
+	return rq->mq_hctx->type == HCTX_TYPE_DEFAULT ||
+	       (rq->mq_hctx->type == HCTX_TYPE_READ && !(iocb->ki_flags & IOCB_WRITE));
+}
+
+/* Are so many bytes, in @pieces of memory, surely one request? */
+static bool is_one_request(const struct request_queue *q, size_t len, unsigned int pieces)
+{
+	return len <= (size_t)queue_max_sectors(q) << SECTOR_SHIFT &&
+	       (len >> PAGE_SHIFT) + 2 * pieces <= queue_max_segments(q) &&
+	       !q->limits.chunk_sectors && (pieces == 1 || !q->limits.virt_boundary_mask);
+}
+
+bool raio_bdev_is_one_request(struct block_device *bdev, size_t len)
+{
+	return is_one_request(bdev_get_queue(bdev), len, 1);
+}
+
+/*
+ * What becomes several requests isn't polled for; but the first of them could be one
+ * that the plug has for what is, and would never end.
+ */
+void raio_kiocb_poll_one(struct kiocb *iocb, size_t len, unsigned int pieces)
+{
+	struct block_device *bdev = file_inode(iocb->ki_filp)->i_sb->s_bdev;
+
+	if (!bdev || !is_one_request(bdev_get_queue(bdev), len, pieces))
+		iocb->ki_flags &= ~IOCB_HIPRI;
+}
+
+/* Of which one is contiguous for who has it, if not as the kernel sees it. */
+unsigned int raio_iov_iter_pieces(const struct iov_iter *iter)
+{
+	return iter_is_iovec(iter) ? iter->nr_segs : 1;
+}
+
+/* Makes of a request what the block layer has in a plug: nobody has claimed it. */
+static void unclaim(struct request *rq)
+{
+	if (rq->rq_flags & RQF_USE_SCHED) {
+		if (rq->elv.icq) {
+			put_io_context(rq->elv.icq->ioc);
+			rq->elv.icq = NULL;
+		}
+		rq->rq_flags &= ~RQF_USE_SCHED;
+	}
+#ifdef CONFIG_BLK_RQ_ALLOC_TIME
+	rq->alloc_time_ns = 0;
+#endif
+}
+
+/*
+ * Takes @nr places in the queue of its disk for a transfer, if there are so many: requests that
+ * are in the task's plug then, where the block layer has its own, and finds them. Those that are
+ * not used go back with the plug. Returns how many there are, all that the plug has.
+ */
+unsigned int raio_kiocb_reserve(const struct kiocb *iocb, unsigned int nr)
+{
+	struct block_device *bdev = file_inode(iocb->ki_filp)->i_sb->s_bdev;
+	blk_opf_t opf = REQ_SYNC | (iocb->ki_flags & IOCB_WRITE ? REQ_OP_WRITE : REQ_OP_READ);
+	struct blk_plug *plug = current->plug;
+	struct rq_list had, more = { };
+	struct request_queue *q;
+	struct request *rq;
+	unsigned int n = 0;
+
+	if (!plug || !bdev || !queue_is_mq(bdev_get_queue(bdev)))
+		return UINT_MAX;
+	q = bdev_get_queue(bdev);
+	if (iocb->ki_flags & IOCB_HIPRI)
+		opf |= REQ_POLLED;
+	for (rq = rq_list_peek(&plug->cached_rqs); is_place_for(rq, iocb, q); rq = rq->rq_next)
+		n++;
+	/* So many there never are. */
+	if (n >= nr || nr > q->nr_requests)
+		return n;
+
+	/* Those that are there already aren't to be had again. */
+	had = plug->cached_rqs;
+	rq_list_init(&plug->cached_rqs);
+	while (n < nr) {
+		rq = blk_mq_alloc_request(q, opf, BLK_MQ_REQ_NOWAIT);
+		if (IS_ERR(rq))
+			break;
+		unclaim(rq);
+		/* Beside it there may be those for the rest of the call. */
+		do {
+			rq_list_add_head(&more, rq);
+			n++;
+		} while ((rq = rq_list_pop(&plug->cached_rqs)));
+	}
+	/* Who gets on instead needs them. */
+	while (n < nr && (rq = rq_list_pop(&more)))
+		blk_mq_free_request(rq);
+	while ((rq = rq_list_pop(&more)))
+		rq_list_add_head(&plug->cached_rqs, rq);
+	while ((rq = rq_list_pop(&had)))
+		rq_list_add_tail(&plug->cached_rqs, rq);
+	/* Nobody waits for one that goes. */
+	return n < nr && blk_queue_dying(q) ? UINT_MAX : n;
+}
+
 /*
  * Would a read have its time noted in a way that can wait for a journal? As
  * touch_atime() has it, which isn't told that it must not wait.

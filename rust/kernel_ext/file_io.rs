@@ -263,6 +263,12 @@ impl UserBuffer {
         };
     }
 
+    /// Pieces of memory, each of which is one after the other.
+    pub(crate) fn pieces(&self) -> u32 {
+        // SAFETY: Initialised, by the type invariant.
+        unsafe { bindings::raio_iov_iter_pieces(self.iter.get()) }
+    }
+
     /// Bytes.
     pub(crate) fn len(&self) -> usize {
         // SAFETY: Initialised, by the type invariant.
@@ -537,6 +543,26 @@ impl Kiocb {
         }
     }
 
+    /// Does it need [places](Self::reserve) at a disk?
+    pub(crate) fn is_of_disk(&self) -> bool {
+        // SAFETY: `ki_filp` is live, by the type invariant.
+        unsafe { bindings::raio_kiocb_is_of_disk(self.as_raw()) }
+    }
+
+    /// What may become several requests of its disk isn't polled for: so many bytes, in so many pieces of memory.
+    pub(crate) fn poll_one(&mut self, len: usize, pieces: u32) {
+        // SAFETY: `ki_filp` is live, by the type invariant, and `self` ours alone.
+        unsafe { bindings::raio_kiocb_poll_one(self.as_raw(), len, pieces) }
+    }
+
+    /// Takes so many places in the queue of its disk, if it [needs any](Self::is_of_disk), for attempts by this
+    /// task, in whose [plug](super::plug) they are until that ends. Returns how many are there, if there are fewer,
+    /// or more: a file system doesn't tell its disk that nobody is to wait.
+    pub(crate) fn reserve(&self, nr: u32) -> u32 {
+        // SAFETY: `ki_filp` is live, by the type invariant.
+        unsafe { bindings::raio_kiocb_reserve(self.as_raw(), nr) }
+    }
+
     /// Has the next attempt made at `pos`, in that manner.
     #[inline]
     pub(crate) fn aim(&self, pos: i64, manner: Manner) {
@@ -635,6 +661,46 @@ impl Kiocb {
     pub(crate) fn end_write(&mut self) {
         // SAFETY: `ki_filp` is live, by the type invariant.
         unsafe { bindings::raio_kiocb_end_write(self.as_raw()) }
+    }
+}
+
+/// How large a block of a file is, as a power of two.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Blocks(u8);
+
+impl Blocks {
+    /// A file isn't in more pieces than that where one is read or written.
+    const PIECES: usize = 8;
+
+    /// Bytes that a disk may get with one request.
+    const LARGEST: usize = 128 << 10;
+
+    /// Those of `file`.
+    pub(crate) fn of(file: &File) -> Self {
+        // SAFETY: A live file has an inode.
+        Self(unsafe { bindings::raio_file_blkbits(file.as_ptr()) })
+    }
+
+    /// Bytes of one.
+    pub(crate) fn bytes(self) -> usize {
+        1 << (self.0 & 63)
+    }
+
+    /// Is that within one of them?
+    #[inline(always)]
+    pub(crate) fn are_one(bytes: usize, pos: i64, len: usize) -> bool {
+        // Also if there is none, of no bytes.
+        (pos as usize & bytes.wrapping_sub(1)) == 0 && len <= bytes
+    }
+
+    /// How many requests of the disk so many bytes may be: each block may lie somewhere else.
+    pub(crate) fn requests(self, pos: i64, len: usize) -> u32 {
+        let within = pos as usize & (self.bytes() - 1);
+        let blocks = within.saturating_add(len).div_ceil(self.bytes());
+        match blocks {
+            0 | 1 => 1,
+            blocks => (blocks.min(Self::PIECES) + len / Self::LARGEST) as u32,
+        }
     }
 }
 

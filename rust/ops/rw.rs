@@ -10,12 +10,16 @@
 
 use crate::{
     abi,
-    kernel_ext::file_io::{
-        self,
-        Asking,
-        Direction,
-        Transfer,
-        UserBuffer, //
+    kernel_ext::{
+        file_io::{
+            self,
+            Asking,
+            Blocks,
+            Direction,
+            Transfer,
+            UserBuffer, //
+        },
+        plug, //
     },
     request::{
         Prepared,
@@ -26,7 +30,66 @@ use kernel::prelude::*;
 
 /// How a file can be asked for transfers of those flags, as far as that is known, while somebody keeps it.
 #[derive(Default)]
-pub(crate) struct Ways(Option<(u32, Asking)>);
+pub(crate) struct Ways {
+    known: Option<(u32, Asking)>,
+    /// If each needs places at a disk, what says how many.
+    blocks: Option<Blocks>,
+    /// How many the plug has; and bytes of which no more than one is needed.
+    places: u32,
+    most: usize,
+}
+
+/// Would an attempt wait, whatever it is told?
+enum Waits {
+    Yes,
+    No,
+    /// It isn't known: there is no plug to put so many places at a disk into.
+    Unknown(u32),
+}
+
+impl Ways {
+    /// Takes what a transfer of so many bytes needs.
+    #[inline(always)]
+    fn take(&mut self, request: &mut Prepared, pos: i64, len: usize) -> Waits {
+        let is_one = Blocks::are_one(self.most, pos, len);
+        if self.places == 0 || !is_one || !plug::has_requests() {
+            return self.take_more(request, pos, len);
+        }
+        self.places -= 1;
+        Waits::No
+    }
+
+    #[inline(never)]
+    fn take_more(&mut self, request: &mut Prepared, pos: i64, len: usize) -> Waits {
+        let Some(blocks) = self.blocks else {
+            let impatient = self
+                .known
+                .is_some_and(|(_, asking)| asking == Asking::Impatiently);
+            return match impatient && request.kiocb().is_cold() {
+                true => Waits::Yes,
+                false => Waits::No,
+            };
+        };
+        let needs = blocks.requests(pos, len);
+        if request.poll_one(len) {
+            // There are other places for it.
+            self.places = 0;
+        }
+        if self.places < needs || !plug::has_requests() {
+            if !plug::is_there() {
+                return Waits::Unknown(needs);
+            }
+            self.places = request.kiocb().reserve(needs);
+        }
+        match self.places.checked_sub(needs) {
+            Some(left) => {
+                self.places = left;
+                Waits::No
+            }
+            None => Waits::Yes,
+        }
+    }
+}
 
 /// Reads or writes one buffer, and nothing is said besides, with the I/O priority of the caller. `ways` is
 /// that of the file, whose part may be `verified` already.
@@ -41,12 +104,19 @@ pub(crate) fn plain(
     let (pos, dir, addr) = (transfer.pos, transfer.dir, transfer.addr);
     request.prepare_plain(pos, dir, ioprio);
     let flags = request.kiocb().flags();
-    let asking = match ways.0 {
+    let asking = match ways.known {
         Some((of, asking)) if of == flags => asking,
         _ => {
             can(&request, dir)?;
             let asking = request.kiocb().asking();
-            ways.0 = Some((flags, asking));
+            let takes = asking == Asking::Impatiently && request.kiocb().is_of_disk();
+            let blocks = takes.then(|| Blocks::of(request.file()));
+            *ways = Ways {
+                known: Some((flags, asking)),
+                blocks,
+                places: 0,
+                most: blocks.map_or(0, Blocks::bytes),
+            };
             asking
         }
     };
@@ -66,7 +136,11 @@ pub(crate) fn plain(
     if !verified {
         file_io::verify_area(request.file(), pos, len, dir)?;
     }
-    Ok(request.go(false))
+    let waits = match ways.take(&mut request, pos, len) {
+        Waits::Unknown(places) => return Ok(request.go_plugged(places)),
+        waits => matches!(waits, Waits::Yes),
+    };
+    Ok(request.go(waits))
 }
 
 /// Reads into one buffer.

@@ -44,6 +44,7 @@ use crate::{
         file_io::{
             self,
             Asking,
+            Blocks,
             Direction,
             Lock,
             Manner,
@@ -54,6 +55,7 @@ use crate::{
             Watch, //
         },
         page_wait::PageWaiter,
+        plug,
         task, //
     },
     stats::Counter,
@@ -130,8 +132,19 @@ impl Prepared {
     /// [`Self::prepare`] must have been called for `dir`, and the file must have the method.
     pub(crate) fn transfer(mut self, buffer: UserBuffer, dir: Direction, pos: i64) -> Submitted {
         let asking = self.0.kiocb.asking();
+        let takes = asking == Asking::Impatiently && self.0.kiocb.is_of_disk();
+        let places = takes.then(|| Blocks::of(&self.0.file).requests(pos, buffer.len()));
+        if takes {
+            self.0.kiocb.poll_one(buffer.len(), buffer.pieces());
+        }
         *self.plan(dir, pos, asking) = buffer;
-        self.go(false)
+        match places {
+            Some(places) => self.go_plugged(places),
+            None => {
+                let waits = asking == Asking::Impatiently && self.0.kiocb.is_cold();
+                self.go(waits)
+            }
+        }
     }
 
     /// The same, if it is known that it would have to wait.
@@ -162,7 +175,17 @@ impl Prepared {
         &mut retry.buffer
     }
 
-    /// Makes the first attempt, unless it is known that it `waits`. It must have been planned.
+    /// Makes the first attempt, which takes so many places at a disk, by a task without a plug.
+    #[inline(never)]
+    pub(crate) fn go_plugged(self, places: u32) -> Submitted {
+        let go = |(): &mut ()| {
+            let waits = self.0.kiocb.reserve(places) < places;
+            self.go(waits)
+        };
+        plug::plugged(places, &mut (), go, |(), send| send())
+    }
+
+    /// Makes the first attempt, unless it is known that it `waits`, whatever it is told. It must have been planned.
     #[inline(always)]
     pub(crate) fn go(mut self, waits: bool) -> Submitted {
         let asking = match self.0.retry.get_mut() {
@@ -175,7 +198,6 @@ impl Prepared {
             let tried = match asking {
                 _ if waits => Tried::WouldWait,
                 Asking::Plainly => Request::attempt(request, Manner::AsItIs),
-                Asking::Impatiently if Request::is_cold(request) => Tried::WouldWait,
                 Asking::Impatiently => Request::attempt(request, Manner::Impatient),
                 Asking::WhenReady | Asking::Never => Tried::WouldWait,
             };
@@ -255,17 +277,6 @@ impl Request {
                 None
             }
         }
-    }
-
-    /// Is an attempt that doesn't wait known to be in vain?
-    ///
-    /// # Safety
-    ///
-    /// It must be a transfer, and the caller's, before the first attempt.
-    #[inline]
-    unsafe fn is_cold(this: NonNull<Self>) -> bool {
-        // SAFETY: It is ours.
-        unsafe { (*this.as_ptr()).kiocb.is_cold() }
     }
 
     /// Tries, as long as that gets on.

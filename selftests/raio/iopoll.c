@@ -16,12 +16,13 @@
 #define SIZE		(NR * PAGE)
 /* What a file system takes. */
 #define DISK_MB		320
-#define MKFS_EXT4	"mkfs.ext4 -q -F -E lazy_itable_init=0"
+#define MKFS_EXT4	"mkfs.ext4 -q -F -b 4096 -E lazy_itable_init=0"
 
 /**
  * struct polled - a context, and a file on a device, which may have a file system
  * @native:	the context
  * @nb:		the device
+ * @depth:	tags of each of its queues, or 0 for as many as it likes
  * @type:	of the file system, or NULL
  * @dir:	where that is mounted
  * @flags:	aio_flags of requests: what is registered
@@ -32,6 +33,7 @@
 struct polled {
 	struct native native;
 	struct nullb nb;
+	unsigned int depth;
 	const char *type;
 	char dir[64];
 	unsigned int flags;
@@ -67,6 +69,11 @@ static void polled_begin_slow(struct __test_metadata *_metadata, struct polled *
 	p->type = type;
 	p->flags = flags;
 	ASSERT_EQ(0, nullb_create_as(&p->nb, DISK_MB, ns));
+	if (p->depth) {
+		ASSERT_EQ(0, nullb_set(&p->nb, "power", 0));
+		ASSERT_EQ(0, nullb_set(&p->nb, "hw_queue_depth", p->depth));
+		ASSERT_EQ(0, nullb_set(&p->nb, "power", 1));
+	}
 	snprintf(path, sizeof(path), "%s", p->nb.node);
 	if (type) {
 		snprintf(p->dir, sizeof(p->dir), "%s/raio-test-mount", tmpfs_dir());
@@ -498,6 +505,102 @@ TEST_F(slow, several_bios)
 	EXPECT_EQ(-1, pattern_check(buf, MANY_PAGES * PAGE, 0, 3));
 	EXPECT_MOVED(0, &self->p.before, iopolled);
 	munmap(buf, MANY_PAGES * PAGE);
+}
+
+/* One that has place for two requests. */
+FIXTURE(scarce)
+{
+	struct polled p;
+};
+
+FIXTURE_VARIANT(scarce)
+{
+	const char *type;
+	const char *mkfs;
+};
+
+FIXTURE_VARIANT_ADD(scarce, ext4)
+{
+	.type = "ext4",
+	.mkfs = MKFS_EXT4,
+};
+
+FIXTURE_VARIANT_ADD(scarce, xfs)
+{
+	.type = "xfs",
+	.mkfs = "mkfs.xfs -q -f",
+};
+
+FIXTURE_SETUP(scarce)
+{
+	self->p.depth = 2;
+	polled_begin(_metadata, &self->p, variant->type, variant->mkfs, REGISTERED);
+}
+
+FIXTURE_TEARDOWN(scarce)
+{
+	polled_end(_metadata, &self->p);
+}
+
+/* What would have to wait for a place a worker carries out, and nobody has to ask. */
+TEST_F(scarce, would_wait)
+{
+	unsigned int polled, i;
+
+	/* None beside the one before, to be merged with it. */
+	for (i = 0; i < NR; i++)
+		PREP(&self->p.native.sq[i], i * 9 % NR, IOCB_CMD_PREAD);
+	ASSERT_EQ(NR, native_enter_sq(&self->p.native, NR, 0, 0));
+	polled = MOVED(&self->p.before, iopolled);
+	EXPECT_LT(0, polled);
+	EXPECT_GE(2, polled);
+	EXPECT_TRUE(wait_for(MOVED(&self->p.before, completed) == NR - polled));
+	EXPECT_MOVED(NR - polled, &self->p.before, punted);
+	ASSERT_EQ(0, native_enter(&self->p.native, 0, NULL, NR));
+	EXPECT_REAP(NR, PAGE);
+	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
+}
+
+/* And what is with workers then is cancelled by the context's end. */
+TEST_F(scarce, destroyed)
+{
+	unsigned int i;
+
+	for (i = 0; i < 8 * long_run(5); i++) {
+		ENTER(NR, IOCB_CMD_PREAD, 0);
+		EXPECT_EQ(0, raio_destroy(self->p.native.aio.dev, self->p.native.aio.ctx));
+		self->p.native.aio.ctx = 0;
+		native_end(_metadata, &self->p.native);
+		begin(_metadata, &self->p.native, self->p.fd, self->p.buf);
+	}
+	EXPECT_LT(0, MOVED(&self->p.before, punted));
+}
+
+/*
+ * What a device takes in several requests doesn't get one that is polled for, and ends by itself,
+ * among others or alone.
+ */
+TEST_F(iopoll, large)
+{
+	struct iocb *sq = self->p.native.sq;
+	struct io_event ev[4];
+	unsigned int nr, i;
+
+	for (nr = 4; nr; nr--) {
+		memset(self->p.buf, 0, SIZE);
+		for (i = 0; i < nr; i++)
+			PREP(&sq[i], 2 * i, IOCB_CMD_PREAD);
+		PREP(&sq[nr - 1], 0, IOCB_CMD_PREAD);
+		sq[nr - 1].aio_nbytes = SIZE;
+		sq[nr - 1].aio_data = NR;
+		ASSERT_EQ(nr, native_enter_sq(&self->p.native, nr, 0, nr));
+		ASSERT_EQ(0, native_enter(&self->p.native, 0, NULL, nr));
+		ASSERT_EQ(nr, ring_reap(self->p.native.aio.ctx, nr, ev));
+		for (i = 0; i < nr; i++)
+			EXPECT_EQ(ev[i].data == NR ? SIZE : PAGE, ev[i].res);
+		EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
+	}
+	EXPECT_MOVED(3 + 2 + 1, &self->p.before, iopolled);
 }
 
 /* Errors are the same. */

@@ -605,6 +605,123 @@ TEST_F(direct, is_cancelled_by_its_file)
 	close(fd);
 }
 
+/* A file system on a disk that has place for few requests, and holds them. */
+
+#define PLACES		4
+#define QUEUE		"/sys/block/raio_testb0/queue/"
+
+FIXTURE(crowded)
+{
+	struct scene s;
+	char dir[64];
+	char places[16];
+	int fd;
+};
+
+FIXTURE_VARIANT(crowded)
+{
+	unsigned int block;
+	const char *scheduler;
+};
+
+FIXTURE_VARIANT_ADD(crowded, blocks)
+{
+	.block = PAGE, .scheduler = "none",
+};
+
+/* Of which a page is several. */
+FIXTURE_VARIANT_ADD(crowded, small_blocks)
+{
+	.block = 1024, .scheduler = "none",
+};
+
+/* Which lets nobody have all places. */
+FIXTURE_VARIANT_ADD(crowded, scheduled)
+{
+	.block = PAGE, .scheduler = "bfq",
+};
+
+FIXTURE_SETUP(crowded)
+{
+	char cmd[160], path[80];
+
+	scene_begin(_metadata, &self->s);
+	read_text(QUEUE "nr_requests", self->places, sizeof(self->places));
+	snprintf(cmd, sizeof(cmd), "mkfs.ext4 -q -F -E lazy_itable_init=0 -b %u %s",
+		 variant->block, testdev_path("b0"));
+	ASSERT_EQ(0, system(cmd));
+	snprintf(self->dir, sizeof(self->dir), "%s/raio-crowded", tmpfs_dir());
+	mkdir(self->dir, 0700);
+	ASSERT_EQ(0, mount(testdev_path("b0"), self->dir, "ext4", MS_NOATIME, NULL));
+	snprintf(path, sizeof(path), "%s/file", self->dir);
+	self->fd = open(path, O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, 0600);
+	ASSERT_LE(0, self->fd);
+	pattern_fill(self->s.buf, EVENTS * PAGE, 0, SEED);
+	ASSERT_EQ(EVENTS * PAGE, pwrite(self->fd, self->s.buf, EVENTS * PAGE, 0));
+	/* What is written later changes nothing but data. */
+	ASSERT_EQ(0, fsync(self->fd));
+	ASSERT_EQ(0, write_str(QUEUE "scheduler", variant->scheduler));
+	ASSERT_EQ(0, write_str(QUEUE "nr_requests", "4"));
+	stats_now(_metadata, &self->s.before);
+}
+
+FIXTURE_TEARDOWN(crowded)
+{
+	testdev_cmd("b0 mode softirq");
+	testdev_cmd("b0 complete all");
+	close(self->fd);
+	EXPECT_EQ(0, write_str(QUEUE "scheduler", "none"));
+	EXPECT_EQ(0, write_str(QUEUE "nr_requests", self->places));
+	scene_end(_metadata, &self->s);
+	EXPECT_TRUE(wait_for(!umount(self->dir)));
+	rmdir(self->dir);
+}
+
+/* Reads, or writes, so many in a call. */
+static void crowd(struct __test_metadata *_metadata, struct scene *s, int fd, int opcode,
+		  unsigned int nr)
+{
+	struct iocb *list[EVENTS];
+	unsigned int i;
+
+	stats_now(_metadata, &s->before);
+	testdev_cmd("b0 mode hang");
+	for (i = 0; i < EVENTS; i++) {
+		/* None beside the one before. */
+		const unsigned int at = i * 9 % EVENTS;
+
+		iocb_prep(&s->io[i], opcode, fd, buf_of(s, at), PAGE, at * PAGE);
+		list[i] = &s->io[i];
+	}
+	for (i = 0; i < EVENTS; i += nr)
+		ASSERT_EQ(nr, aio_submit(&s->aio, nr, &list[i]));
+	EXPECT_LE(EVENTS - PLACES, MOVED(&s->before, punted));
+	testdev_cmd("b0 mode softirq");
+	testdev_cmd("b0 complete all");
+	ASSERT_EQ(EVENTS, aio_wait(&s->aio, EVENTS, s->ev));
+	for (i = 0; i < EVENTS; i++)
+		EXPECT_EQ(PAGE, s->ev[i].res);
+}
+
+TEST_F(crowded, submit_goes_on)
+{
+	struct scene *s = &self->s;
+	unsigned int nr;
+
+	for (nr = 1; nr <= EVENTS; nr *= EVENTS) {
+		memset(s->buf, CANARY, EVENTS * PAGE);
+		crowd(_metadata, s, self->fd, IOCB_CMD_PREAD, nr);
+		EXPECT_EQ(-1, pattern_check(s->buf, EVENTS * PAGE, 0, SEED));
+		pattern_fill(s->buf, EVENTS * PAGE, 0, SEED + nr);
+		crowd(_metadata, s, self->fd, IOCB_CMD_PWRITE, nr);
+		memset(s->buf, CANARY, EVENTS * PAGE);
+		ASSERT_EQ(EVENTS * PAGE, pread(self->fd, s->buf, EVENTS * PAGE, 0));
+		EXPECT_EQ(-1, pattern_check(s->buf, EVENTS * PAGE, 0, SEED + nr));
+		pattern_fill(s->buf, EVENTS * PAGE, 0, SEED);
+		ASSERT_EQ(EVENTS * PAGE, pwrite(self->fd, s->buf, EVENTS * PAGE, 0));
+	}
+}
+
 /* Pages of a regular file, of which the file system may want something else meanwhile. */
 
 FIXTURE(file)
