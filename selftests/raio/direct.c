@@ -6,6 +6,7 @@
  * its requests end as others do.
  */
 #include <linux/loop.h>
+#include <stdatomic.h>
 
 #include "raio_native.h"
 #include "raio_testdev.h"
@@ -322,9 +323,33 @@ TEST_F(direct, destroyed)
 	self->native.aio.ctx = 0;
 }
 
+/* Pages that are pinned, by whomever. */
+static long pinned(struct __test_metadata *_metadata)
+{
+	long acquired = -1, released = -1, n;
+	char line[128];
+	FILE *file;
+
+	/* What processors have to themselves is counted, too. */
+	ASSERT_EQ(0, write_str("/proc/sys/vm/stat_refresh", "1"));
+	file = fopen("/proc/vmstat", "r");
+	ASSERT_NE(NULL, file);
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "nr_foll_pin_acquired %ld", &n) == 1)
+			acquired = n;
+		if (sscanf(line, "nr_foll_pin_released %ld", &n) == 1)
+			released = n;
+	}
+	fclose(file);
+	ASSERT_LE(0, acquired);
+	ASSERT_LE(0, released);
+	return acquired - released;
+}
+
 /* The process is killed meanwhile. */
 TEST_F(direct, killed)
 {
+	const long before = pinned(_metadata);
 	const pid_t pid = fork();
 
 	ASSERT_LE(0, pid);
@@ -343,9 +368,12 @@ TEST_F(direct, killed)
 		pause();
 	}
 	testdev_cmd("b0 wait held 3");
+	EXPECT_LT(before, pinned(_metadata));
 	ASSERT_EQ(0, kill(pid, SIGKILL));
 	testdev_cmd("b0 complete all");
 	ASSERT_EQ(pid, waitpid(pid, NULL, 0));
+	/* Nor has it left anything registered. */
+	EXPECT_TRUE(wait_for(pinned(_metadata) == before));
 }
 
 /* Read-only, for writes. */
@@ -570,6 +598,158 @@ TEST_F(direct, resized)
 	close(control);
 }
 
+struct resizer {
+	int loop;
+	int file;
+	atomic_bool stops;
+	long ret;
+};
+
+/* The half of it comes and goes. */
+static void *resize(void *data)
+{
+	struct resizer *r = data;
+	unsigned int i;
+
+	for (i = 0; !r->stops && !r->ret; i++)
+		r->ret = ret_errno(ftruncate(r->file, (i % 2 ? 8 : 4) * PAGE)) ?:
+			 ret_errno(ioctl(r->loop, LOOP_SET_CAPACITY));
+	return NULL;
+}
+
+/* The same while it is read. What is there is read; what isn't there any more may have been begun. */
+TEST_F_TIMEOUT(direct, resized_meanwhile, 120)
+{
+	const int control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	unsigned int there = 0, gone = 0, i;
+	struct resizer resizer = { };
+	pthread_t thread;
+	char name[32];
+	int loop;
+
+	resizer.file = temp_file(tmpfs_dir(), O_RDWR);
+	ASSERT_LE(0, control);
+	snprintf(name, sizeof(name), "/dev/loop%d", ioctl(control, LOOP_CTL_GET_FREE));
+	loop = open(name, O_RDWR | O_CLOEXEC | O_DIRECT);
+	ASSERT_LE(0, loop);
+	pattern_fill(self->buf, 4 * PAGE, 0, 1);
+	ASSERT_EQ(4 * PAGE, pwrite(resizer.file, self->buf, 4 * PAGE, 0));
+	ASSERT_EQ(0, ftruncate(resizer.file, 8 * PAGE));
+	ASSERT_EQ(0, ret_errno(ioctl(loop, LOOP_SET_FD, resizer.file)));
+	ASSERT_EQ(1, native_files(&self->native, 0, 1, &loop));
+	resizer.loop = loop;
+	ASSERT_EQ(0, pthread_create(&thread, NULL, resize, &resizer));
+	while (there < 8 || gone < 8) {
+		struct io_event ev[8];
+
+		memset(self->buf, 0, 8 * PAGE);
+		for (i = 0; i < 8; i++) {
+			prep(&self->native.sq[i], i, IOCB_CMD_PREAD, self->buf);
+			self->native.sq[i].aio_fildes = 0;
+		}
+		ASSERT_EQ(8, native_enter_sq(&self->native, 8, 0, 8));
+		ASSERT_EQ(0, native_enter(&self->native, 0, NULL, 8));
+		ASSERT_EQ(8, ring_reap(self->native.aio.ctx, 8, ev));
+		for (i = 0; i < 8; i++) {
+			const bool whole = ev[i].res == PAGE;
+
+			if (ev[i].data < 4) {
+				EXPECT_TRUE(whole);
+				continue;
+			}
+			EXPECT_TRUE(whole || ev[i].res == 0 || ev[i].res == -EIO) {
+				TH_LOG("%lld", (long long)ev[i].res);
+			}
+			if (whole)
+				there++;
+			else
+				gone++;
+		}
+		ASSERT_EQ(-1, pattern_check(self->buf, 4 * PAGE, 0, 1));
+		ASSERT_EQ(-1, filled_check(self->buf + 4 * PAGE, 4 * PAGE, 0));
+	}
+	resizer.stops = true;
+	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, resizer.ret);
+	EXPECT_LT(8, MOVED(&self->before, direct));
+	EXPECT_EQ(0, ret_errno(ioctl(loop, LOOP_CLR_FD)));
+	close(loop);
+	close(resizer.file);
+	close(control);
+}
+
+static void *power_off(void *data)
+{
+	return (void *)(long)nullb_set(data, "power", 0);
+}
+
+/* A device that goes with requests in flight, and what they are about, too. */
+TEST_F(direct, removed)
+{
+	const struct raio_buffer none = { };
+	const int no_fd = -1;
+	struct nullb nb;
+	pthread_t thread;
+	struct iocb io;
+	unsigned int i;
+	void *ret;
+	int fd;
+
+	ASSERT_EQ(0, nullb_create_as(&nb, NULLB_MB, 20 * MS));
+	fd = open(nb.node, O_RDWR | O_DIRECT | O_CLOEXEC);
+	ASSERT_LE(0, fd);
+	pattern_fill(self->buf, 8 * PAGE, 0, 3);
+	ASSERT_EQ(8 * PAGE, pwrite(fd, self->buf, 8 * PAGE, 0));
+	memset(self->buf, 0, 8 * PAGE);
+	ASSERT_EQ(1, native_files(&self->native, 0, 1, &fd));
+	for (i = 0; i < 8; i++) {
+		prep(&self->native.sq[i], i, IOCB_CMD_PREAD, self->buf);
+		self->native.sq[i].aio_fildes = 0;
+	}
+	io = self->native.sq[0];
+	ASSERT_EQ(8, native_enter_sq(&self->native, 8, 0, 0));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, power_off, &nb));
+	ASSERT_EQ(1, native_buffers(&self->native, 1, 1, &none));
+	EXPECT_ALL(8, PAGE);
+	ASSERT_EQ(0, pthread_join(thread, &ret));
+	EXPECT_EQ(NULL, ret);
+	EXPECT_EQ(-1, pattern_check(self->buf, 8 * PAGE, 0, 3));
+	EXPECT_MOVED(8, &self->before, direct);
+	/* At its end there is nothing to read. */
+	ASSERT_EQ(1, native_buffers(&self->native, 1, 1, &self->buffer));
+	EXPECT_GE(0, RESULT(&io));
+	ASSERT_EQ(1, native_files(&self->native, 0, 1, &no_fd));
+	close(fd);
+	nullb_remove(&nb);
+}
+
+/* By a scheduler, which merges what it likes. */
+TEST_F(direct, scheduled)
+{
+	unsigned int way, i;
+
+	ASSERT_EQ(0, write_str("/sys/block/raio_testb0/queue/scheduler", "bfq"));
+	ASSERT_EQ(0, write_str("/sys/block/raio_testb0/queue/nomerges", "0"));
+	for (way = 0; way < 2; way++) {
+		const int opcode = way ? IOCB_CMD_PREAD : IOCB_CMD_PWRITE;
+
+		if (way)
+			memset(self->buf, 0, SIZE);
+		else
+			pattern_fill(self->buf, SIZE, 0, 9);
+		/* Now one after another, now not. */
+		for (i = 0; i < NR; i++)
+			prep(&self->native.sq[i], i / 8 % 2 ? i : i / 8 * 8 + 7 - i % 8, opcode,
+			     self->buf);
+		ASSERT_EQ(NR, native_enter_sq(&self->native, NR, 0, NR));
+		EXPECT_ALL(NR, PAGE);
+	}
+	EXPECT_EQ(-1, pattern_check(self->buf, SIZE, 0, 9));
+	EXPECT_MOVED(2 * NR, &self->before, direct);
+	EXPECT_EQ(0, write_str("/sys/block/raio_testb0/queue/nomerges", "2"));
+	EXPECT_EQ(0, write_str("/sys/block/raio_testb0/queue/scheduler", "none"));
+}
+
 FIXTURE(memory)
 {
 	struct native native;
@@ -622,29 +802,6 @@ TEST_F(memory, by_pointers)
 	}
 	EXPECT_EQ(-1, pattern_check(self->buf, SIZE, 0, 1));
 	EXPECT_MOVED(NR, &self->before, direct);
-}
-
-/* Pages that are pinned, by whomever. */
-static long pinned(struct __test_metadata *_metadata)
-{
-	long acquired = -1, released = -1, n;
-	char line[128];
-	FILE *file;
-
-	/* What processors have to themselves is counted, too. */
-	ASSERT_EQ(0, write_str("/proc/sys/vm/stat_refresh", "1"));
-	file = fopen("/proc/vmstat", "r");
-	ASSERT_NE(NULL, file);
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "nr_foll_pin_acquired %ld", &n) == 1)
-			acquired = n;
-		if (sscanf(line, "nr_foll_pin_released %ld", &n) == 1)
-			released = n;
-	}
-	fclose(file);
-	ASSERT_LE(0, acquired);
-	ASSERT_LE(0, released);
-	return acquired - released;
 }
 
 /* None is left pinned, whatever comes of a request. */

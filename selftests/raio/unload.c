@@ -525,13 +525,13 @@ TEST_F(unload, maker_has_the_ring_mapped)
 }
 
 /* A device never ends its requests: what it will call must stay. */
-static void stuck(struct __test_metadata *_metadata, struct aio *aio, int fd, char *buf,
-		  unsigned int nr)
+static void stuck(struct __test_metadata *_metadata, struct aio *aio, const char *name, int fd,
+		  char *buf, unsigned int nr)
 {
 	unsigned int i;
 	pid_t pid;
 
-	testdev_cmd("c0 mode hang");
+	testdev_cmd("%s mode hang", name);
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid) {
@@ -539,7 +539,7 @@ static void stuck(struct __test_metadata *_metadata, struct aio *aio, int fd, ch
 			close(aio->dev);
 		_exit(1);
 	}
-	testdev_cmd("c0 wait held %d", EVENTS);
+	testdev_cmd("%s wait held %d", name, EVENTS);
 	ASSERT_TRUE(wait_for(task_in_call(pid, CLOSE, aio)));
 	EXPECT_IN_USE();
 	kill(pid, SIGKILL);
@@ -548,8 +548,8 @@ static void stuck(struct __test_metadata *_metadata, struct aio *aio, int fd, ch
 	EXPECT_TRUE(wait_for(raio_nr("nr_contexts") == 1));
 	for (i = 0; i < EVENTS; i++) {
 		EXPECT_IN_USE();
-		testdev_cmd("c0 complete 1");
-		testdev_cmd("c0 wait ended %d", i + 1);
+		testdev_cmd("%s complete 1", name);
+		testdev_cmd("%s wait ended %d", name, i + 1);
 	}
 	EXPECT_REMOVABLE_SOON();
 }
@@ -559,14 +559,23 @@ TEST_F(unload, refused_while_a_device_is_stuck)
 	unsigned int i;
 
 	for (i = 0; i < 3; i++) {
-		stuck(_metadata, &self->aio, self->fd, self->buf, 1);
+		stuck(_metadata, &self->aio, "c0", self->fd, self->buf, 1);
 		testdev_cmd("c0 reset");
 	}
 }
 
 TEST_F(unload, refused_while_a_device_is_stuck_with_one_of_many)
 {
-	stuck(_metadata, &self->aio, self->fd, self->buf, 20);
+	stuck(_metadata, &self->aio, "c0", self->fd, self->buf, 20);
+}
+
+/* On the direct path. */
+TEST_F(unload, refused_while_a_disk_is_stuck)
+{
+	const int fd = testdev_open_direct("b0");
+
+	stuck(_metadata, &self->aio, "b0", fd, self->buf, 1);
+	close(fd);
 }
 
 /* By requests of two files: the first to go doesn't let it go. */
