@@ -4,6 +4,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 const CONFIG: &str = "/sys/kernel/config/nullb";
@@ -39,6 +40,18 @@ impl NullBlk {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Has what is in flight fail after that time, not 5 seconds.
+    ///
+    /// # Errors
+    ///
+    /// Those of sysfs.
+    pub fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        let path = Path::new("/sys/block")
+            .join(&self.name)
+            .join("queue/io_timeout");
+        fs::write(path, timeout.as_millis().to_string())
     }
 
     /// Where it can be opened.

@@ -14,10 +14,11 @@
 use crate::{
     check::{self, Outcome, CANARY, POISON},
     counters::{Count, Counters},
-    ops::{Bad, Events, How, Request, Size, BLOCK, PIECES},
+    ops::{Bad, Events, How, Request, Size, BATCH, BLOCK, PIECES},
     polled::Polled,
     report::Checked,
     sys::{self, Pages, PAGE},
+    testdev,
 };
 use raio::{raw, sys as abi};
 use std::{
@@ -26,6 +27,7 @@ use std::{
     io,
     mem::ManuallyDrop,
     os::fd::{AsRawFd, RawFd},
+    ptr,
     sync::{
         atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst},
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -409,6 +411,8 @@ pub struct Context {
     pub polled: bool,
     /// Buffers and devices are registered.
     fixed: bool,
+    /// Of one that nobody else knows, for nobody else moves its ring.
+    array: Option<Array>,
     /// How many have begun to end it.
     enders: AtomicU32,
     destroyed: AtomicBool,
@@ -421,19 +425,18 @@ pub const NOWHERE: u64 = 0x200;
 /// An address of the kernel's.
 const KERNEL: u64 = 0xffff_8000_0000_0000;
 
-/// Registers the pages and the devices with a new context. Not if the file is closed
-/// meanwhile.
+/// Registers the pages, and devices from the `first` on.
 fn register(
     descriptor: &Descriptor,
     handle: u64,
     buffers: &Pages,
-    devices: &Devices,
-) -> Checked<bool> {
+    first: u8,
+    devices: &[RawFd],
+) -> io::Result<usize> {
     let buffer = abi::raio_buffer {
         addr: buffers.page(0),
         len: buffers.len() as u64,
     };
-    let fds: Vec<RawFd> = devices.files.iter().map(File::as_raw_fd).collect();
     let mut arg = abi::raio_register {
         ctx: handle,
         nr: 1,
@@ -441,16 +444,20 @@ fn register(
         ..Default::default()
     };
     // SAFETY: requests use it as they use it by its address.
-    let done = unsafe { raw::buffers(descriptor.number, &mut arg) }.and_then(|_| {
-        arg.nr = fds.len() as u32;
-        arg.array = fds.as_ptr().expose_provenance() as u64;
-        raw::files(descriptor.number, &mut arg)
-    });
-    match done {
-        Ok(n) if n as usize == fds.len() => Ok(true),
-        Err(_) if descriptor.is_closed() => Ok(false),
-        _ => Err(format!("{done:?} were registered")),
-    }
+    unsafe { raw::buffers(descriptor.number, &mut arg) }?;
+    arg.first = first.into();
+    arg.nr = devices.len() as u32;
+    arg.array = devices.as_ptr().expose_provenance() as u64;
+    Ok(raw::files(descriptor.number, &mut arg)? as usize)
+}
+
+/// A submission array.
+struct Array {
+    /// Where it begins in the ring.
+    offset: usize,
+    nr: u32,
+    /// Where the next call begins.
+    next: AtomicU32,
 }
 
 impl Context {
@@ -486,6 +493,11 @@ impl Context {
             } else {
                 0
             },
+            sq_nr: if size.native && !shared {
+                BATCH as u32
+            } else {
+                0
+            },
             ..Default::default()
         };
         let descriptor = file.via(via);
@@ -511,7 +523,15 @@ impl Context {
                 Err(e) => return Err(format!("mremap of a new ring: {e}")),
             }
         }
-        let fixed = size.native && register(descriptor, handle, &buffers, devices)?;
+        let mut fixed = size.native;
+        if fixed {
+            let fds: Vec<RawFd> = devices.files.iter().map(File::as_raw_fd).collect();
+            match register(descriptor, handle, &buffers, 0, &fds) {
+                Ok(n) if n == fds.len() => {}
+                Err(_) if descriptor.is_closed() => fixed = false,
+                done => return Err(format!("{done:?} were registered")),
+            }
+        }
         drop(settling);
         Ok(Some(Arc::new(Self {
             file: Arc::clone(file),
@@ -522,6 +542,11 @@ impl Context {
             native: size.native,
             polled: size.polled,
             fixed,
+            array: (arg.sq_nr > 0).then(|| Array {
+                offset: arg.sq_offset as usize,
+                nr: arg.sq_nr,
+                next: AtomicU32::new(0),
+            }),
             enders: AtomicU32::new(0),
             destroyed: AtomicBool::new(false),
             entries: (0..entries).map(|_| Entry::new()).collect(),
@@ -570,6 +595,53 @@ impl Context {
     pub fn first_flying(&self) -> String {
         let entry = self.entries.iter().find(|entry| entry.place() == FLYING);
         entry.map_or(String::new(), |entry| format!("{:?}", entry.what()))
+    }
+
+    /// Registers its pages anew, and a device by a descriptor that is closed then. What is in flight
+    /// keeps what it has begun with.
+    ///
+    /// # Errors
+    ///
+    /// Any is a failure of the test.
+    pub fn register_again(&self, via: u8, device: u8, counters: &Counters) -> Checked {
+        if !self.fixed {
+            return Ok(());
+        }
+        let file = testdev::open_one(device).map_err(|e| format!("open of a device: {e}"))?;
+        let descriptor = self.file.via(via);
+        let fds = [file.as_raw_fd()];
+        match register(descriptor, self.handle(), &self.buffers, device, &fds) {
+            Ok(1) => counters.count(Count::Replacements),
+            Err(e)
+                if sys::errno(&e) == libc::EBADF && descriptor.is_closed()
+                    || sys::errno(&e) == libc::EINVAL && self.is_ending() =>
+            {
+                counters.count(Count::Stale);
+            }
+            other => return Err(format!("{other:?} were registered anew")),
+        }
+        Ok(())
+    }
+
+    /// Writes requests to the array and says where they begin, if there is one for so many.
+    fn share(&self, list: &[Prepared]) -> Option<u32> {
+        let array = self.array.as_ref()?;
+        let nr = list.len() as u32;
+        if nr > array.nr {
+            return None;
+        }
+        let first = array.next.fetch_add(nr, SeqCst) % array.nr;
+        for (at, prepared) in (first..).zip(list) {
+            let at = self.handle() as usize
+                + array.offset
+                + (at % array.nr) as usize * size_of::<abi::iocb>();
+            // SAFETY: it is in the mapping of the ring, which only its one user moves, and that isn't
+            // in a call.
+            unsafe {
+                ptr::with_exposed_provenance_mut::<abi::iocb>(at).write_volatile(prepared.iocb)
+            };
+        }
+        Some(first)
     }
 
     /// Moves the ring to another address that no other will have.
@@ -898,12 +970,27 @@ impl Context {
         let descriptor = self.file.via(via);
         let result = if self.native {
             let iocbs: Vec<abi::iocb> = list.iter().map(|prepared| prepared.iocb).collect();
+            let soon = abi::__kernel_timespec {
+                tv_nsec: 200_000,
+                ..Default::default()
+            };
             let mut arg = abi::raio_enter {
                 ctx: self.handle(),
                 nr: list.len() as u32,
                 iocbs: iocbs.as_ptr().expose_provenance() as u64,
                 ..Default::default()
             };
+            if let Some(first) = self.share(list) {
+                arg.flags = abi::RAIO_ENTER_SQ;
+                arg.iocbs = first.into();
+                counters.add(Count::Shared, list.len());
+            }
+            // Which is what follows from the number.
+            if list.len() % 4 == 3 {
+                arg.min_nr = list.len() as u32;
+                arg.timeout = (&raw const soon).expose_provenance() as u64;
+                counters.count(Count::Waited);
+            }
             // SAFETY: as below.
             unsafe { raw::enter(descriptor.number, &mut arg) }
         } else {

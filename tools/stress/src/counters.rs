@@ -56,6 +56,16 @@ counters! {
     Entered = "by enter",
     /// About what is registered.
     Fixed = "with fixed buffers",
+    /// From the submission array.
+    Shared = "from the array",
+    /// In a call that waits for events, too.
+    Waited = "waited for at once",
+    /// What is registered, while it may be used.
+    Replacements = "registered anew",
+    /// Reads of a disk that goes and comes with another size: all of it, or none.
+    Fleeting = "of a fleeting disk",
+    /// See [`Self::Fleeting`].
+    Gone = "of one that is gone",
     /// Requests refused.
     Refused = "requests refused",
     /// No room in the ring.

@@ -7,8 +7,8 @@
 //! The rooms, from the outside in: [`supervisor`] starts and kills processes
 //! and tells the test devices what to do; [`child`] is such a process, in
 //! which each [`worker`] does the operations that [`ops`] makes of its seed
-//! and judges the answers, with what [`context`] knows. [`ambush`], [`fork`]
-//! and [`polled`] are what one operation needs each.
+//! and judges the answers, with what [`context`] knows. [`ambush`], [`fleeting`],
+//! [`fork`] and [`polled`] are what one operation needs each.
 //!
 //! It needs raio.ko and raio_test.ko, as root.
 
@@ -17,6 +17,7 @@ mod check;
 mod child;
 mod context;
 mod counters;
+mod fleeting;
 mod fork;
 mod ops;
 mod polled;

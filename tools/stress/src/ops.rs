@@ -318,6 +318,22 @@ pub enum Op {
         /// What.
         touch: Touch,
     },
+    /// Registers what requests are about anew, while they may be in flight.
+    Replace {
+        /// Of which context.
+        slot: u8,
+        /// By which descriptor.
+        via: u8,
+        /// Besides the buffer, by a descriptor that is closed at once.
+        device: u8,
+    },
+    /// Reads from a disk that goes and comes with another size.
+    Fleeting {
+        /// It is asked for what has ended.
+        polled: bool,
+        /// So many requests.
+        requests: u8,
+    },
     /// Cancels requests, whatever they are just now.
     Cancel {
         /// Of which context.
@@ -547,6 +563,8 @@ enum Kind {
     BadSubmit,
     GetEvents,
     Touch,
+    Replace,
+    Fleeting,
     Cancel,
     Withdraw,
     Look,
@@ -567,13 +585,15 @@ enum Kind {
 
 /// How often each is done. A context that lives too long hides the end of
 /// contexts, one that lives too short the rest.
-const KINDS: [(u32, Kind); 22] = [
+const KINDS: [(u32, Kind); 24] = [
     (12, Kind::Setup),
     (2, Kind::BadSetup),
     (26, Kind::Submit),
     (1, Kind::BadSubmit),
     (20, Kind::GetEvents),
     (10, Kind::Touch),
+    (6, Kind::Replace),
+    (6, Kind::Fleeting),
     (8, Kind::Cancel),
     (1, Kind::Withdraw),
     (2, Kind::Look),
@@ -658,6 +678,15 @@ impl Op {
                         woken: random.random(),
                     },
                 },
+            },
+            Kind::Replace => Self::Replace {
+                slot,
+                via,
+                device: random.random_range(0..DEVICES),
+            },
+            Kind::Fleeting => Self::Fleeting {
+                polled: random.random(),
+                requests: random.random_range(1..=BATCH as u8),
             },
             Kind::Cancel => Self::Cancel {
                 slot,

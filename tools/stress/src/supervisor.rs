@@ -6,6 +6,7 @@
 use crate::{
     check,
     counters::{self, Count, Counters, Module},
+    fleeting,
     ops::{self, BLOCK, OWN_PAGES, READ_ONLY_BLOCKS},
     seed::{self, Random, Role},
     sys::{self, End, Reaped},
@@ -83,6 +84,7 @@ struct Supervisor<'a> {
     seed: u64,
     random: Random,
     control: Control,
+    disk: fleeting::Disk,
     counters: Counters,
     reports: BufReader<File>,
     /// The end of the pipe that processes inherit.
@@ -251,6 +253,7 @@ impl<'a> Supervisor<'a> {
             seed,
             random: seed::random(seed, Role::Supervisor),
             control,
+            disk: fleeting::Disk::new(),
             counters: Counters::new()?,
             reports: BufReader::new(reports),
             pipe,
@@ -283,6 +286,7 @@ impl<'a> Supervisor<'a> {
             }
             let (device, command) = Command::random(&mut self.random);
             self.control.tell(device, command)?;
+            self.disk.come_or_go(&mut self.random)?;
             if let_go.elapsed() > LET_GO {
                 self.control.tell_all(Command::CompleteAll)?;
                 let_go = Instant::now();

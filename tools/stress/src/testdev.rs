@@ -17,6 +17,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
+    time::Duration,
 };
 
 /// Where commands go.
@@ -48,10 +49,10 @@ pub fn is_there() -> bool {
 ///
 /// # Errors
 ///
-/// Those of [`NullBlk::new`].
+/// Those of [`NullBlk::new`] and [`NullBlk::set_timeout`].
 pub fn make() -> io::Result<NullBlk> {
     let name = NODES[usize::from(TOLD)].trim_start_matches("/dev/");
-    NullBlk::new(
+    let disk = NullBlk::new(
         name,
         &[
             ("size", (SIZE >> 20) as u64),
@@ -59,7 +60,10 @@ pub fn make() -> io::Result<NullBlk> {
             ("submit_queues", 1),
             ("poll_queues", 1),
         ],
-    )
+    )?;
+    // Nobody need ask for what is in flight while its process is there.
+    disk.set_timeout(Duration::from_secs(60))?;
+    Ok(disk)
 }
 
 /// Opens them. A disk is opened without a cache in between.
@@ -68,20 +72,25 @@ pub fn make() -> io::Result<NullBlk> {
 ///
 /// Those of open(2).
 pub fn open() -> io::Result<Devices> {
-    let files: io::Result<Vec<File>> = (0..DEVICES)
-        .map(|device| {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true);
-            if check::is_block(device) {
-                options.custom_flags(libc::O_DIRECT);
-            }
-            options.open(NODES[usize::from(device)])
-        })
-        .collect();
+    let files: io::Result<Vec<File>> = (0..DEVICES).map(open_one).collect();
     Ok(Devices {
         files: files?,
         read_only: File::open(NODES[0])?,
     })
+}
+
+/// Opens one of them, to be read and written.
+///
+/// # Errors
+///
+/// Those of open(2).
+pub fn open_one(device: u8) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    if check::is_block(device) {
+        options.custom_flags(libc::O_DIRECT);
+    }
+    options.open(NODES[usize::from(device)])
 }
 
 /// Writes what everybody knows to all devices.

@@ -6,7 +6,7 @@ use crate::{
     ambush::{self, Task, RACED},
     context::{Context, OpenFile, NOWHERE},
     counters::Count,
-    fork,
+    fleeting, fork,
     ops::{
         BadSetup, Events, Finish, How, Op, Plan, Prey, Reap, Request, Size, Timeout, Touch, BATCH,
         DUPLICATES, FIRST_DISK, LONGEST_NAP, MANY_SYNCS,
@@ -201,6 +201,11 @@ impl Worker {
                 });
                 world.polled.touch(place, touch)
             }
+            Op::Replace { slot, via, device } => match world.context(slot) {
+                Some(context) => context.register_again(via, device, &world.counters),
+                None => Ok(()),
+            },
+            Op::Fleeting { polled, requests } => fleeting::read(&world, polled, requests.into()),
             Op::Cancel {
                 slot,
                 via,
