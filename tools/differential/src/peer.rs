@@ -36,6 +36,18 @@ pub struct GetEvents {
     pub mask: Option<(u64, usize)>,
 }
 
+/// Where requests are that go by raio's own call.
+#[derive(Clone, Copy, Debug)]
+pub enum Iocbs {
+    /// At that address.
+    At(u64),
+    /// In the submission array, from that one on.
+    Shared(u32),
+}
+
+/// How many the submission array has at least, which is what a page has.
+pub const SHARED: usize = 64;
+
 /// How many files and buffers can be registered.
 pub const REGISTERED: usize = 16;
 
@@ -74,10 +86,11 @@ impl Peer {
         }
     }
 
-    /// `io_setup(2)`; raio's context `polls`, or it doesn't.
-    pub fn setup(self, nr_events: u32, ctxp: u64, polls: bool) -> i64 {
+    /// `io_setup(2)`; raio's context `polls`, or it doesn't. Besides, where behind its handle its submission
+    /// array begins.
+    pub fn setup(self, nr_events: u32, ctxp: u64, polls: bool) -> (i64, u64) {
         match self {
-            Peer::Kernel => call!(__NR_io_setup, nr_events, ctxp),
+            Peer::Kernel => (call!(__NR_io_setup, nr_events, ctxp), 0),
             Peer::Raio(fd) => {
                 let mut arg = abi::raio_setup {
                     nr_events,
@@ -85,23 +98,33 @@ impl Peer {
                     flags: if polls { abi::RAIO_SETUP_IOPOLL } else { 0 },
                     nr_buffers: REGISTERED as u32,
                     nr_files: REGISTERED as u32,
+                    sq_nr: SHARED as u32,
                     ..Default::default()
                 };
                 // SAFETY: see above.
-                number(unsafe { raw::setup(fd, &mut arg) })
+                let ret = number(unsafe { raw::setup(fd, &mut arg) });
+                (ret, arg.sq_offset.into())
             }
         }
     }
 
-    /// `io_submit(2)` of those, by raio's own call. Not of kernel AIO.
-    pub fn enter(self, ctx: u64, iocbs: &[abi::iocb]) -> i64 {
+    /// `io_submit(2)` of so many, by raio's own call. Not of kernel AIO. They are where `from` says; `timeout` is
+    /// the address of a time of 0, if what has ended is to be looked for, too.
+    pub fn enter(self, ctx: u64, from: Iocbs, nr: usize, timeout: Option<u64>) -> i64 {
         let Peer::Raio(fd) = self else {
             return -i64::from(libc::ENOSYS);
         };
+        let (iocbs, flags) = match from {
+            Iocbs::At(address) => (address, 0),
+            Iocbs::Shared(first) => (first.into(), abi::RAIO_ENTER_SQ),
+        };
         let mut arg = abi::raio_enter {
             ctx,
-            iocbs: iocbs.as_ptr().addr() as u64,
-            nr: iocbs.len() as u32,
+            iocbs,
+            nr: nr as u32,
+            min_nr: timeout.map_or(0, |_| nr as u32),
+            flags,
+            timeout: timeout.unwrap_or(0),
             ..Default::default()
         };
         // SAFETY: see above.

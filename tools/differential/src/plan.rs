@@ -423,6 +423,16 @@ pub fn registers(seed: u64) -> bool {
     seed & 16 != 0
 }
 
+/// Whether the requests are in the submission array then.
+pub fn shares(seed: u64) -> bool {
+    seed & 64 != 0
+}
+
+/// Whether the call also looks for what has ended.
+pub fn looks(seed: u64) -> bool {
+    seed & 128 != 0
+}
+
 /// Whether raio's context polls for what is on the disk, if that can be polled.
 pub fn polls(seed: u64) -> bool {
     seed & 32 != 0

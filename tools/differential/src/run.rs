@@ -13,7 +13,7 @@
 use crate::{
     files::{File, Files, Handle},
     memory::{Memory, Words},
-    peer::{GetEvents, Peer, REGISTERED},
+    peer::{GetEvents, Iocbs, Peer, REGISTERED, SHARED},
     plan::{
         self, flag, Context, Mask, Minimum, Place, Pointer, Request, Sequence, Step, Timeout, Word,
         EVENTS, REQUESTS,
@@ -69,8 +69,8 @@ pub struct Trace {
     /// What is wrong without a look at the other peer.
     pub wrong: Vec<String>,
     /// How many requests were taken by raio's own call, and of how many the file was
-    /// registered, and the buffer.
-    pub native: [u64; 3],
+    /// registered, and the buffer; and how many were given by the submission array.
+    pub native: [u64; 4],
 }
 
 // Words of a ring's head.
@@ -85,15 +85,20 @@ struct Ring {
     /// Events in it, since there is one, and those that were taken out.
     posted: u32,
     taken: u32,
+    /// Where raio's submission array is, and which of it comes next.
+    array: u64,
+    next: u32,
 }
 
 impl Ring {
-    fn of(handle: u64) -> Self {
+    fn of(handle: u64, array: u64) -> Self {
         let mut ring = Self {
             handle,
             nr: 0,
             posted: 0,
             taken: 0,
+            array: handle + array,
+            next: 0,
         };
         ring.nr = ring.word(NR).load(Ordering::Relaxed);
         ring
@@ -117,6 +122,21 @@ impl Ring {
         let at = self.handle + size_of::<raio_ring>() as u64;
         // SAFETY: a slot of the ring.
         unsafe { ptr::read_volatile((at as *const io_event).add((n % self.nr) as usize)) }
+    }
+
+    /// Puts those into the submission array, and says which is the first.
+    fn share(&mut self, iocbs: &[iocb]) -> u32 {
+        let first = self.next;
+        for iocb in iocbs {
+            // SAFETY: an entry of the array, which is mapped as the ring is.
+            unsafe {
+                (self.array as *mut iocb)
+                    .add(self.next as usize)
+                    .write_volatile(*iocb)
+            };
+            self.next = (self.next + 1) % SHARED as u32;
+        }
+        first
     }
 
     fn looks_wrong(&self) -> Option<String> {
@@ -182,8 +202,8 @@ impl Side {
     fn setup(&self, nr_events: u32, polls: bool) -> Result<Ring> {
         let ctxp = self.memory.words(Words::Handle, &[0]);
         match self.peer.setup(nr_events, ctxp, polls) {
-            0 => Ok(Ring::of(self.memory.handle())),
-            error => Err(format!(
+            (0, array) => Ok(Ring::of(self.memory.handle(), array)),
+            (error, _) => Err(format!(
                 "{}: io_setup({nr_events}) is {error}",
                 self.peer.name()
             )),
@@ -558,7 +578,16 @@ impl Run<'_> {
                 iocb.aio_reserved2 = n as u64;
             }
         }
-        let ret = peer.enter(ctx, &iocbs);
+        let seed = self.sequence.seed;
+        let from = match &mut self.ring {
+            Some(ring) if plan::shares(seed) && ring.handle == ctx && iocbs.len() <= SHARED => {
+                self.trace.native[3] += iocbs.len() as u64;
+                Iocbs::Shared(ring.share(&iocbs))
+            }
+            _ => Iocbs::At(iocbs.as_ptr().addr() as u64),
+        };
+        let time = self.side.memory.words(Words::Time, &[0, 0]);
+        let ret = peer.enter(ctx, from, iocbs.len(), plan::looks(seed).then_some(time));
         for (n, is_file) in registered {
             let gone = match is_file {
                 true => peer.set_file(ctx, n, -1),
@@ -941,7 +970,7 @@ impl Run<'_> {
             Word::ReadOnly => memory.read_only_zero(),
             Word::Bad(bad) => memory.bad(bad),
         };
-        let ret = self.side.peer.setup(nr_events, at, self.polls);
+        let (ret, _) = self.side.peer.setup(nr_events, at, self.polls);
         let mut facts = vec![("set up", ret)];
         if ret == 0 {
             facts.push(("destroyed", self.side.peer.destroy(memory.handle())));

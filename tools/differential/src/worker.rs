@@ -142,10 +142,11 @@ impl Pair {
 }
 
 /// What [`Trace::native`] counts.
-const NATIVE: [&str; 3] = [
+const NATIVE: [&str; 4] = [
     "entered",
     "entered, file registered",
     "entered, buffer registered",
+    "given by the array",
 ];
 
 /// What has occurred, and how often.
