@@ -25,8 +25,8 @@ use std::{
 ///
 /// Dropping it cancels the requests in flight that can be cancelled, waits for the
 /// others, and frees their buffers then. If the kernel refuses to
-/// destroy the context (as it does in the child of a fork), the buffers of the
-/// requests in flight are leaked rather than freed.
+/// destroy the context, the buffers of the requests in flight are leaked rather than freed. So
+/// they are in the child of a fork, which hasn't got the context and may only drop this.
 pub struct Context<B: Memory = Buffer> {
     link: Arc<Link>,
     ring: Ring,
@@ -214,6 +214,10 @@ impl<B: Memory> Context<B> {
     }
 
     pub(crate) fn withdraw_all(&mut self) {
+        if self.array.queued() > 0 && !self.link.is_ours() {
+            // There is no array.
+            return;
+        }
         while self.array.queued() > 0 {
             drop(self.withdraw());
         }
