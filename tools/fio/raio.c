@@ -142,6 +142,7 @@ static void raio_fill(struct thread_data *td, struct iocb *iocb, struct io_u *io
 		raio_prep_read(iocb, data, fd, io_u->xfer_buf, io_u->xfer_buflen, io_u->offset);
 		break;
 	default:
+		/* A write: raio_queue() lets nothing else in. */
 		raio_prep_write(iocb, data, fd, io_u->xfer_buf, io_u->xfer_buflen, io_u->offset);
 		break;
 	}
@@ -162,7 +163,9 @@ static enum fio_q_status raio_queue(struct thread_data *td, struct io_u *io_u)
 
 	fio_ro_check(td, io_u);
 
-	if (io_u->ddir == DDIR_TRIM || io_u->ddir == DDIR_SYNC_FILE_RANGE) {
+	/* What raio can't do, or a later fio has besides. */
+	if (io_u->ddir != DDIR_READ && io_u->ddir != DDIR_WRITE && io_u->ddir != DDIR_SYNC &&
+	    io_u->ddir != DDIR_DATASYNC) {
 		/* Not before what was queued earlier. */
 		if (rd->q.queued)
 			return FIO_Q_BUSY;
