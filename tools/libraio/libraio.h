@@ -85,6 +85,8 @@ static inline void __raio_queue_taken(struct raio_queue *q, unsigned int nr)
  *
  * What is not taken, since one is refused, stays queued: the next call returns the
  * error of that one, which raio_queue_skip() leaves out. It waits only if all are taken.
+ * A signal or the time may end that, which isn't told if any were: raio_queue_ready()
+ * says how many events there are.
  *
  * Return: how many were taken.
  */
