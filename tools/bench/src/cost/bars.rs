@@ -23,27 +23,26 @@ pub(crate) fn bars(results: &Results) -> Vec<Bar> {
         let run = results.find(&raw, engine)?;
         Some(run.counted?.locked as f64 / run.requests as f64)
     };
-    let mut bars = Vec::new();
-    let mut bar = |what: String, ours: Option<f64>, theirs: Option<f64>, most, aim| {
-        if let (Some(ours), Some(theirs)) = (ours, theirs) {
-            let share = ours / theirs;
-            bars.push(Bar {
-                what,
-                share,
-                most,
-                aim,
-            });
-        }
-    };
+    let share = |ours: Option<f64>, theirs: Option<f64>| Some(ours? / theirs?);
     let of = |job: &Job, ours: Name, theirs: &str| format!("{job}: {ours} to {theirs}");
-    let mut pair = |job: &Job, ours: Name, theirs: Name, most, aim| {
-        let what = of(job, ours, &theirs.to_string());
-        bar(what, cost(job, ours), cost(job, theirs), most, aim);
+    let mut bars = Vec::new();
+    let bar = |bars: &mut Vec<Bar>, what, share: Option<f64>, most, aim| {
+        bars.extend(share.map(|share| Bar {
+            what,
+            share,
+            most,
+            aim,
+        }));
     };
-    pair(&raw, RaioLibaio, Libaio, 0.90, 0.80);
-    pair(&raw, RaioRegistered, UringRegistered, 0.78, 0.71);
-    pair(&raw, RaioPolled, UringPolled, 0.80, 0.72);
+    let pair = |bars: &mut Vec<Bar>, job: &Job, ours: Name, theirs: Name, most, aim| {
+        let what = of(job, ours, &theirs.to_string());
+        bar(bars, what, results.share(job, ours, theirs), most, aim);
+    };
+    pair(&mut bars, &raw, RaioLibaio, Libaio, 0.90, 0.80);
+    pair(&mut bars, &raw, RaioRegistered, UringRegistered, 0.78, 0.71);
+    pair(&mut bars, &raw, RaioPolled, UringPolled, 0.80, 0.72);
     pair(
+        &mut bars,
         &Job::of("nothing"),
         RaioRegistered,
         UringRegistered,
@@ -57,37 +56,37 @@ pub(crate) fn bars(results: &Results) -> Vec<Bar> {
                 write,
                 ..Job::of(fs)
             };
-            pair(&job, RaioRegistered, UringRegistered, 0.95, 0.85);
+            pair(&mut bars, &job, RaioRegistered, UringRegistered, 0.95, 0.85);
             disks.push(job);
         }
     }
     if let Some(limit) = cost(&raw, Limit) {
         let above = |engine| cost(&raw, engine).map(|cost| cost - limit);
         bar(
+            &mut bars,
             of(&raw, RaioRegistered, "uring-registered, above the limit"),
-            above(RaioRegistered),
-            above(UringRegistered),
+            share(above(RaioRegistered), above(UringRegistered)),
             0.35,
             0.18,
         );
     }
     bar(
+        &mut bars,
         of(
             &raw,
             RaioRegistered,
             "uring-registered, locked instructions",
         ),
-        locked(RaioRegistered),
-        locked(UringRegistered),
+        share(locked(RaioRegistered), locked(UringRegistered)),
         1.00,
         0.70,
     );
-    // All others, by the better of the peers that are asked for the same.
+    // All others, by the better of the two peers: kernel AIO, and io_uring as it is asked for the same.
     let faces: [(Name, &[Name]); 4] = [
-        (RaioLibaio, &[Libaio]),
+        (RaioLibaio, &[Libaio, Uring]),
         (Raio, &[Libaio, Uring]),
         (RaioRegistered, &[Libaio, UringRegistered]),
-        (RaioPolled, &[UringPolled]),
+        (RaioPolled, &[Libaio, UringPolled]),
     ];
     for job in Job::all() {
         for (ours, peers) in faces {
@@ -103,9 +102,8 @@ pub(crate) fn bars(results: &Results) -> Vec<Bar> {
                 .iter()
                 .filter_map(|peer| Some((cost(&job, *peer)?, *peer)))
                 .min_by(|a, b| a.0.total_cmp(&b.0));
-            if let Some((theirs, peer)) = best {
-                let what = of(&job, ours, &peer.to_string());
-                bar(what, cost(&job, ours), Some(theirs), 1.00, 0.90);
+            if let Some((_, peer)) = best {
+                pair(&mut bars, &job, ours, peer, 1.00, 0.90);
             }
         }
     }

@@ -5,7 +5,7 @@ use super::{
     bars::{bars, Bar},
     engines::Name,
     jobs::Job,
-    Counted, Results, Run,
+    Counted, FioRun, Results, Run,
 };
 use plotters::{
     prelude::*,
@@ -117,6 +117,15 @@ impl Results {
             .find(|run| run.job == *job && run.engine == engine)
     }
 
+    /// What one engine takes of what another takes: by pairs of runs, one after the other, the median of them.
+    pub(super) fn share(&self, job: &Job, ours: Name, theirs: Name) -> Option<f64> {
+        let (ours, theirs) = (self.find(job, ours)?, self.find(job, theirs)?);
+        let pairs = ours.ns.iter().zip(&theirs.ns);
+        let mut shares: Vec<f64> = pairs.map(|(a, b)| *a as f64 / *b as f64).collect();
+        shares.sort_by(f64::total_cmp);
+        shares.get(shares.len() / 2).copied()
+    }
+
     /// Adds what was counted, in the order of the runs.
     fn add(&mut self, counted: &[Counted]) -> io::Result<()> {
         let (runs, lines) = (self.runs.len(), counted.len());
@@ -157,24 +166,31 @@ impl Results {
         }
     }
 
-    /// Is no cost of raio's above that of `last`?
+    /// Is no cost of raio's above that of `last`, and is each there that is there, and of its peers?
     fn is_no_worse(&self, last: &Self) -> bool {
         let mut good = true;
-        for run in self.runs.iter().filter(|run| run.engine.is_raio()) {
-            let Some(before) = last.find(&run.job, run.engine) else {
-                continue;
+        let mut compare = |what: String, before: f64, now: Option<f64>, ours: bool| {
+            let verdict = match now {
+                None => "NOT MEASURED".to_owned(),
+                Some(now) if ours && now / before > WORSE => {
+                    let more = 100.0 * (now / before - 1.0);
+                    format!("{now:.1}, {more:.1} % more than last time: WORSE")
+                }
+                Some(_) => return,
             };
-            let grown = run.ns_each() / before.ns_each();
-            if grown > WORSE {
-                good = false;
-                println!(
-                    "{} {}: {:.1}, {:.1} % more than last time: WORSE",
-                    run.job,
-                    run.engine,
-                    run.ns_each(),
-                    100.0 * (grown - 1.0)
-                );
-            }
+            good = false;
+            println!("{what}: {verdict}");
+        };
+        for run in &last.runs {
+            let now = self.find(&run.job, run.engine).map(Run::ns_each);
+            let what = format!("{} {}", run.job, run.engine);
+            compare(what, run.ns_each(), now, run.engine.is_raio());
+        }
+        for run in &last.fio {
+            let same = |it: &&FioRun| it.job == run.job && it.engine == run.engine;
+            let now = self.fio.iter().find(same).map(FioRun::ns_each);
+            let what = format!("fio, {} {}", run.job, run.engine);
+            compare(what, run.ns_each(), now, run.engine.is_raio());
         }
         good
     }
@@ -297,7 +313,17 @@ mod tests {
     fn worse_is_told() {
         let last = results(&[(Name::RaioLibaio, 1000), (Name::Libaio, 1000)]);
         assert!(results(&[(Name::RaioLibaio, 1019), (Name::Libaio, 2000)]).is_no_worse(&last));
-        assert!(!results(&[(Name::RaioLibaio, 1021)]).is_no_worse(&last));
+        assert!(!results(&[(Name::RaioLibaio, 1021), (Name::Libaio, 1000)]).is_no_worse(&last));
+        assert!(!results(&[(Name::RaioLibaio, 1000)]).is_no_worse(&last));
+    }
+
+    #[test]
+    fn shares_are_of_pairs() {
+        let mut results = results(&[(Name::Raio, 1), (Name::Uring, 1)]);
+        results.runs[0].ns = vec![10, 30, 50];
+        results.runs[1].ns = vec![10, 20, 100];
+        let share = results.share(&Job::of("null_blk"), Name::Raio, Name::Uring);
+        assert_eq!(share, Some(1.0));
     }
 
     #[test]
