@@ -6,6 +6,7 @@
  * its requests end as others do.
  */
 #include <linux/loop.h>
+#include <linux/membarrier.h>
 #include <stdatomic.h>
 
 #include "raio_native.h"
@@ -257,6 +258,29 @@ TEST_F(direct, would_have_waited)
 	EXPECT_MOVED(4, &self->before, punted);
 }
 
+/* Pages that are pinned, by whomever. */
+static long pinned(struct __test_metadata *_metadata)
+{
+	long acquired = -1, released = -1, n;
+	char line[128];
+	FILE *file;
+
+	/* What processors have to themselves is counted, too. */
+	ASSERT_EQ(0, write_str("/proc/sys/vm/stat_refresh", "1"));
+	file = fopen("/proc/vmstat", "r");
+	ASSERT_NE(NULL, file);
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "nr_foll_pin_acquired %ld", &n) == 1)
+			acquired = n;
+		if (sscanf(line, "nr_foll_pin_released %ld", &n) == 1)
+			released = n;
+	}
+	fclose(file);
+	ASSERT_LE(0, acquired);
+	ASSERT_LE(0, released);
+	return acquired - released;
+}
+
 /* What is registered, and the file, may go; they are kept until the end. */
 TEST_F(direct, in_flight)
 {
@@ -269,6 +293,7 @@ TEST_F(direct, in_flight)
 	const int no_fd = -1;
 	struct iocb io[3];
 	unsigned int i;
+	long pins;
 
 	testdev_cmd("b0 mode hang");
 	for (i = 0; i < 3; i++)
@@ -278,9 +303,15 @@ TEST_F(direct, in_flight)
 	EXPECT_EQ(-EAGAIN, raio_ioctl(self->native.aio.dev, RAIO_IOC_CANCEL, &cancel));
 	cancel.iocb = 3;
 	EXPECT_EQ(-EINVAL, raio_ioctl(self->native.aio.dev, RAIO_IOC_CANCEL, &cancel));
+	pins = pinned(_metadata);
 	ASSERT_EQ(1, native_buffers(&self->native, 1, 1, &none));
 	ASSERT_EQ(1, native_files(&self->native, 1, 1, &no_fd));
 	close(self->fd);
+	/* If it went, it would within some grace periods. */
+	for (i = 0; i < 8 && fixed & RAIO_IOCB_FIXED_BUF; i++) {
+		ASSERT_EQ(0, syscall(__NR_membarrier, MEMBARRIER_CMD_GLOBAL, 0));
+		EXPECT_EQ(pins, pinned(_metadata));
+	}
 	testdev_cmd("b0 mode softirq");
 	testdev_cmd("b0 complete all");
 	EXPECT_ALL(3, PAGE);
@@ -321,29 +352,6 @@ TEST_F(direct, destroyed)
 	EXPECT_EQ(NULL, ret);
 	EXPECT_EQ(-1, pattern_check(self->buf, 3 * PAGE, 0, 1));
 	self->native.aio.ctx = 0;
-}
-
-/* Pages that are pinned, by whomever. */
-static long pinned(struct __test_metadata *_metadata)
-{
-	long acquired = -1, released = -1, n;
-	char line[128];
-	FILE *file;
-
-	/* What processors have to themselves is counted, too. */
-	ASSERT_EQ(0, write_str("/proc/sys/vm/stat_refresh", "1"));
-	file = fopen("/proc/vmstat", "r");
-	ASSERT_NE(NULL, file);
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "nr_foll_pin_acquired %ld", &n) == 1)
-			acquired = n;
-		if (sscanf(line, "nr_foll_pin_released %ld", &n) == 1)
-			released = n;
-	}
-	fclose(file);
-	ASSERT_LE(0, acquired);
-	ASSERT_LE(0, released);
-	return acquired - released;
 }
 
 /* The process is killed meanwhile. */
