@@ -882,6 +882,23 @@ FIXTURE_VARIANT_ADD(submit, ext4_direct_write)
 	.opcode = IOCB_CMD_PWRITE,
 };
 
+/* These take the direct path. */
+FIXTURE_VARIANT_ADD(submit, disk_read)
+{
+	.name = "disk, direct read",
+	.where = NULL_BLK,
+	.flags = O_DIRECT,
+	.opcode = IOCB_CMD_PREAD,
+};
+
+FIXTURE_VARIANT_ADD(submit, disk_write)
+{
+	.name = "disk, direct write",
+	.where = NULL_BLK,
+	.flags = O_DIRECT,
+	.opcode = IOCB_CMD_PWRITE,
+};
+
 FIXTURE_VARIANT_ADD(submit, tmpfs_vector_write)
 {
 	.name = "tmpfs, write of a vector",
@@ -1042,9 +1059,11 @@ static void check_submit(struct __test_metadata *_metadata, struct state *self, 
 }
 
 static void sweep_submit(struct __test_metadata *_metadata, struct state *self, const char *name,
-			 unsigned int nr, unsigned int least)
+			 unsigned int nr)
 {
 	const bool vector = self->opcode == IOCB_CMD_PWRITEV;
+	/* On the direct path nothing is allocated. */
+	const bool request = self->target.where != NULL_BLK;
 	const struct sweep sweep = {
 		.name = name,
 		.prepare = prepare_submit,
@@ -1054,8 +1073,8 @@ static void sweep_submit(struct __test_metadata *_metadata, struct state *self, 
 		 * The request, the vector; the arguments, the handle, a pointer, the
 		 * iocb, its key. (Where a vector is copied nothing is made to fail.)
 		 */
-		.errors = { [SLAB] = 1 + vector, [COPY] = 5 },
-		.faults = least,
+		.errors = { [SLAB] = request + vector, [COPY] = 5 },
+		.faults = 2 + (3 + request) * nr,
 	};
 
 	self->nr = nr;
@@ -1065,14 +1084,213 @@ static void sweep_submit(struct __test_metadata *_metadata, struct state *self, 
 
 TEST_F_TIMEOUT(submit, one, 300)
 {
-	sweep_submit(_metadata, &self->state, variant->name, 1, 6);
+	sweep_submit(_metadata, &self->state, variant->name, 1);
 }
 
 TEST_F_TIMEOUT(submit, many, 300)
 {
-	sweep_submit(_metadata, &self->state, variant->name, MOST_REQUESTS, 2 + 4 * MOST_REQUESTS);
+	sweep_submit(_metadata, &self->state, variant->name, MOST_REQUESTS);
 	/* A pointer, an iocb, a key in each pass. */
 	EXPECT_LE(ARRAY_SIZE(passes) * 3 * (MOST_REQUESTS - 2), self->state.partly);
+}
+
+/* RAIO_IOC_BUFFERS and RAIO_IOC_FILES, and RAIO_IOC_ENTER with what is registered. */
+
+#define REGISTERED	4
+
+FIXTURE(native)
+{
+	struct state state;
+};
+
+FIXTURE_SETUP(native)
+{
+	struct state *s = &self->state;
+	struct raio_setup arg = {
+		.nr_events = 2 * MOST_REQUESTS,
+		.ctxp = (uintptr_t)&s->ctx,
+		.nr_buffers = REGISTERED,
+		.nr_files = REGISTERED,
+	};
+
+	state_begin(_metadata, s);
+	s->ctx = 0;
+	ASSERT_EQ(0, raio_ioctl(s->dev, RAIO_IOC_SETUP, &arg));
+	s->rest = rest_now();
+}
+
+FIXTURE_TEARDOWN(native)
+{
+	EXPECT_EQ(0, raio_destroy(self->state.dev, self->state.ctx));
+	state_end(_metadata, &self->state);
+}
+
+/* All of them, or none. */
+static long set_buffers(struct state *self, bool there)
+{
+	struct raio_buffer buffers[REGISTERED] = { };
+	struct raio_register arg = {
+		.ctx = self->ctx,
+		.nr = REGISTERED,
+		.array = (uintptr_t)buffers,
+	};
+	unsigned int i;
+
+	for (i = 0; i < REGISTERED && there; i++) {
+		buffers[i].addr = (uintptr_t)self->buf + i * PAGE;
+		buffers[i].len = 2 * PAGE;
+	}
+	return raio_ioctl(self->dev, RAIO_IOC_BUFFERS, &arg);
+}
+
+static long set_files(struct state *self, bool there)
+{
+	int files[REGISTERED];
+	struct raio_register arg = {
+		.ctx = self->ctx,
+		.nr = REGISTERED,
+		.array = (uintptr_t)files,
+	};
+	unsigned int i;
+
+	for (i = 0; i < REGISTERED; i++)
+		files[i] = there ? self->zero : -1;
+	return raio_ioctl(self->dev, RAIO_IOC_FILES, &arg);
+}
+
+static long call_buffers(void *data)
+{
+	return set_buffers(data, true);
+}
+
+static long call_files(void *data)
+{
+	return set_files(data, true);
+}
+
+static void check_registered(struct __test_metadata *_metadata, struct state *self, long ret,
+			     enum kind kind)
+{
+	if (ret < 0 && !handle_refused(_metadata, self, ret, kind))
+		expect_error(_metadata, ret, kind);
+	EXPECT_NE(0, ret);
+	EXPECT_GE(REGISTERED, ret);
+	if (ret < REGISTERED) {
+		EXPECT_NE(NONE, kind) {
+			TH_LOG("%ld were registered, and nothing had failed", ret);
+		}
+	}
+	self->partly += ret > 0 && ret < REGISTERED;
+}
+
+static void check_buffers(struct __test_metadata *_metadata, struct state *self, long ret,
+			  enum kind kind)
+{
+	check_registered(_metadata, self, ret, kind);
+	EXPECT_EQ(REGISTERED, set_buffers(self, false));
+}
+
+static void check_files(struct __test_metadata *_metadata, struct state *self, long ret,
+			enum kind kind)
+{
+	check_registered(_metadata, self, ret, kind);
+	EXPECT_EQ(REGISTERED, set_files(self, false));
+}
+
+TEST_F_TIMEOUT(native, buffers, 300)
+{
+	const struct sweep sweep = {
+		.name = "buffers",
+		.call = call_buffers,
+		.check = check_buffers,
+		/* Each: where it is, what it says; and the arguments, the handle. */
+		.errors = { [SLAB] = 1, [COPY] = 3 },
+		.faults = 2 * REGISTERED,
+	};
+
+	run_sweep(_metadata, &self->state, &sweep);
+	EXPECT_LT(0, self->state.partly);
+}
+
+TEST_F_TIMEOUT(native, files, 300)
+{
+	const struct sweep sweep = {
+		.name = "files",
+		.call = call_files,
+		.check = check_files,
+		.errors = { [COPY] = 3 },
+		.faults = REGISTERED,
+	};
+
+	run_sweep(_metadata, &self->state, &sweep);
+	EXPECT_LT(0, self->state.partly);
+}
+
+static void prepare_enter(struct __test_metadata *_metadata, struct state *self)
+{
+	unsigned int i;
+
+	(void)_metadata;
+	memset(self->buf, 0xee, self->nr * PAGE);
+	for (i = 0; i < self->nr; i++) {
+		struct iocb *io = &self->io[i];
+
+		iocb_prep(io, IOCB_CMD_PREAD, i % REGISTERED, self->buf + i % REGISTERED * PAGE, PAGE, 0);
+		io->aio_data = (uintptr_t)io;
+		io->aio_flags = RAIO_IOCB_FIXED_FILE | RAIO_IOCB_FIXED_BUF;
+		io->aio_reserved2 = i % REGISTERED;
+	}
+}
+
+static long call_enter(void *data)
+{
+	struct state *self = data;
+	struct raio_enter arg = {
+		.ctx = self->ctx,
+		.iocbs = (uintptr_t)self->io,
+		.nr = self->nr,
+		.min_nr = self->nr,
+		.timeout = (uintptr_t)self->timeout,
+	};
+
+	return raio_ioctl(self->dev, RAIO_IOC_ENTER, &arg);
+}
+
+static void check_enter(struct __test_metadata *_metadata, struct state *self, long ret,
+			enum kind kind)
+{
+	if (ret < 0 && !handle_refused(_metadata, self, ret, kind))
+		expect_error(_metadata, ret, kind);
+	EXPECT_NE(0, ret);
+	EXPECT_GE(self->nr, ret);
+	if (ret < self->nr) {
+		EXPECT_NE(NONE, kind) {
+			TH_LOG("%ld of %u, and nothing had failed", ret, self->nr);
+		}
+	}
+	self->partly += ret > 0 && ret < self->nr;
+	reap_submitted(_metadata, self, ret < 0 ? 0 : ret, kind);
+}
+
+TEST_F_TIMEOUT(native, enter, 300)
+{
+	const struct sweep sweep = {
+		.name = "enter",
+		.prepare = prepare_enter,
+		.call = call_enter,
+		.check = check_enter,
+		/* The request; the arguments, the time, the handle, an iocb. */
+		.errors = { [SLAB] = 1, [COPY] = 4 },
+		.faults = 4 + MOST_REQUESTS,
+	};
+	struct state *s = &self->state;
+
+	ASSERT_EQ(REGISTERED, set_buffers(s, true));
+	ASSERT_EQ(REGISTERED, set_files(s, true));
+	s->nr = MOST_REQUESTS;
+	s->whole = PAGE;
+	run_sweep(_metadata, s, &sweep);
+	EXPECT_LT(0, s->partly);
 }
 
 /* A poll of a device with four wait queues: if it is refused, nobody is left on them. */
