@@ -670,8 +670,9 @@ FIXTURE_TEARDOWN(crowded)
 	testdev_cmd("b0 mode softirq");
 	testdev_cmd("b0 complete all");
 	close(self->fd);
-	EXPECT_EQ(0, write_str(QUEUE "scheduler", "none"));
+	/* First: to choose a scheduler sets the number, but not how many there are. */
 	EXPECT_EQ(0, write_str(QUEUE "nr_requests", self->places));
+	EXPECT_EQ(0, write_str(QUEUE "scheduler", "none"));
 	scene_end(_metadata, &self->s);
 	EXPECT_TRUE(wait_for(!umount(self->dir)));
 	rmdir(self->dir);
