@@ -3,6 +3,7 @@
 //! listed in Documentation/testing.rst, too. Everything else is a failure.
 
 use crate::{
+    files::Handle,
     plan::{flag, op, Request, Step},
     run::{Fact, Outcome},
 };
@@ -55,7 +56,7 @@ const IN_PROGRESS: i64 = -(EINPROGRESS as i64);
 const AIO_MAX_NR: u32 = 65_536;
 
 /// All of them.
-pub const INTENDED: [Intended; 11] = [
+pub const INTENDED: [Intended; 12] = [
     Intended {
         name: "flags",
         reason: "a bit of aio_flags that means nothing is refused, not ignored, \
@@ -121,6 +122,26 @@ pub const INTENDED: [Intended; 11] = [
         is: |case| match polled(case) {
             Some((kernel, raio, cancelled)) => cancelled == 0 && kernel == raio,
             None => false,
+        },
+    },
+    Intended {
+        name: "asked",
+        reason:
+            "an epoll is asked by a worker what it is ready for; kernel AIO has what has woken it",
+        is: |case| {
+            let epoll = |request: &Request| request.handle == Handle::Epoll;
+            let (kernel, raio) = match (case, polled(case)) {
+                (Case::Request { request, .. }, Some((kernel, raio, 0))) if epoll(request) => {
+                    (kernel, raio)
+                }
+                _ => return false,
+            };
+            // It is ready to be read, which is two bits, of which one may have woken it.
+            let more = i64::from(libc::POLLIN | libc::POLLRDNORM);
+            let same = |(kernel, raio): (&(i64, i64), &(i64, i64))| {
+                kernel.0 > 0 && kernel.0 & !raio.0 == 0 && raio.0 & !(kernel.0 | more) == 0
+            };
+            kernel.len() == raio.len() && kernel.iter().zip(&raio).all(same)
         },
     },
     Intended {
