@@ -172,6 +172,7 @@ pub const INTENDED: [Intended; 12] = [
                 request,
                 kernel,
                 raio,
+                unread: some,
                 ..
             } => {
                 // Or it has read a part.
@@ -184,11 +185,12 @@ pub const INTENDED: [Intended; 12] = [
                     .count();
                 // Its event may be among those that nobody reads any more.
                 let unread = raio.events.len() < raio.taken as usize;
+                let as_many = raio.events.len() == kernel.events.len();
                 (request.syncs() || request.reads())
                     && (raio.cancelled as usize == cancelled || unread && cancelled == 0)
                     && kernel.cancelled == 0
                     && raio.taken == kernel.taken
-                    && raio.events.len() == kernel.events.len()
+                    && (as_many || *some)
             }
             Case::Fact { .. } => false,
         },
