@@ -274,12 +274,9 @@ impl Prepared {
         }
     }
 
-    /// If it is polled for, it isn't any more should it become [several requests](Kiocb::poll_one) of its disk. True
-    /// then.
-    pub(crate) fn poll_one(&mut self, len: usize) -> bool {
-        let flags = self.0.kiocb.flags();
+    /// If it is polled for, it isn't any more should it become [several requests](Kiocb::poll_one) of its disk.
+    pub(crate) fn poll_one(&mut self, len: usize) {
         self.0.kiocb.poll_one(len, 1);
-        self.0.kiocb.flags() != flags
     }
 
     /// How its file can be asked, and what that depends on.

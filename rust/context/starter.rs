@@ -317,9 +317,7 @@ impl<'a> Starter<'a> {
                     registered => registered,
                 };
                 if let Some(place) = place {
-                    // What is split isn't polled for, but could get a place in the plug that is.
-                    let polled = file.polled && device.is_one_request(len);
-                    let manner = (file.is_alone(transfer, given.next), polled);
+                    let manner = (file.is_alone(transfer, given.next), file.polled);
                     let flight = Flight {
                         slot,
                         file: Named::take(&mut self.file, given.left)?,

@@ -795,8 +795,7 @@ bool raio_kiocb_is_of_disk(const struct kiocb *iocb)
 {
 	const struct inode *inode = file_inode(iocb->ki_filp);
 
-	return iocb->ki_flags & IOCB_DIRECT && S_ISREG(inode->i_mode) && inode->i_sb->s_bdev &&
-	       queue_is_mq(bdev_get_queue(inode->i_sb->s_bdev));
+	return iocb->ki_flags & IOCB_DIRECT && S_ISREG(inode->i_mode) && inode->i_sb->s_bdev;
 }
 
 bool raio_has_plug(void)
@@ -804,10 +803,6 @@ bool raio_has_plug(void)
 	return current->plug;
 }
 
-bool raio_plug_has_requests(void)
-{
-	return current->plug && !rq_list_empty(&current->plug->cached_rqs);
-}
 
 /* As the block layer finds one for a bio, in the plug. */
 static bool is_place_for(const struct request *rq, const struct kiocb *iocb,
@@ -821,17 +816,23 @@ static bool is_place_for(const struct request *rq, const struct kiocb *iocb,
 	       (rq->mq_hctx->type == HCTX_TYPE_READ && !(iocb->ki_flags & IOCB_WRITE));
 }
 
+/* Is the first that the block layer would find in the plug one? That goes when the task sleeps. */
+bool raio_kiocb_has_place(const struct kiocb *iocb)
+{
+	const struct request_queue *q = bdev_get_queue(file_inode(iocb->ki_filp)->i_sb->s_bdev);
+
+	return current->plug && is_place_for(rq_list_peek(&current->plug->cached_rqs), iocb, q);
+}
+
 /* Are so many bytes, in @pieces of memory, surely one request? */
 static bool is_one_request(const struct request_queue *q, size_t len, unsigned int pieces)
 {
-	return len <= (size_t)queue_max_sectors(q) << SECTOR_SHIFT &&
+	const size_t most = (size_t)queue_max_sectors(q) << SECTOR_SHIFT;
+
+	/* The end may have to be that of a physical block. */
+	return len + queue_physical_block_size(q) <= most &&
 	       (len >> PAGE_SHIFT) + 2 * pieces <= queue_max_segments(q) &&
 	       !q->limits.chunk_sectors && (pieces == 1 || !q->limits.virt_boundary_mask);
-}
-
-bool raio_bdev_is_one_request(struct block_device *bdev, size_t len)
-{
-	return is_one_request(bdev_get_queue(bdev), len, 1);
 }
 
 /*
@@ -878,9 +879,9 @@ unsigned int raio_kiocb_reserve(const struct kiocb *iocb, unsigned int nr)
 	blk_opf_t opf = REQ_SYNC | (iocb->ki_flags & IOCB_WRITE ? REQ_OP_WRITE : REQ_OP_READ);
 	struct blk_plug *plug = current->plug;
 	struct rq_list had, more = { };
+	unsigned int n = 0, before;
 	struct request_queue *q;
 	struct request *rq;
-	unsigned int n = 0;
 
 	if (!plug || !bdev || !queue_is_mq(bdev_get_queue(bdev)))
 		return UINT_MAX;
@@ -893,6 +894,7 @@ unsigned int raio_kiocb_reserve(const struct kiocb *iocb, unsigned int nr)
 	if (n >= nr || nr > q->nr_requests)
 		return n;
 
+	before = n;
 	/* Those that are there already aren't to be had again. */
 	had = plug->cached_rqs;
 	rq_list_init(&plug->cached_rqs);
@@ -900,16 +902,19 @@ unsigned int raio_kiocb_reserve(const struct kiocb *iocb, unsigned int nr)
 		rq = blk_mq_alloc_request(q, opf, BLK_MQ_REQ_NOWAIT);
 		if (IS_ERR(rq))
 			break;
-		unclaim(rq);
 		/* Beside it there may be those for the rest of the call. */
 		do {
+			unclaim(rq);
 			rq_list_add_head(&more, rq);
 			n++;
 		} while ((rq = rq_list_pop(&plug->cached_rqs)));
 	}
-	/* Who gets on instead needs them. */
-	while (n < nr && (rq = rq_list_pop(&more)))
-		blk_mq_free_request(rq);
+	if (n < nr) {
+		/* Who gets on instead needs them. */
+		while ((rq = rq_list_pop(&more)))
+			blk_mq_free_request(rq);
+		n = before;
+	}
 	while ((rq = rq_list_pop(&more)))
 		rq_list_add_head(&plug->cached_rqs, rq);
 	while ((rq = rq_list_pop(&had)))

@@ -18,7 +18,6 @@ use kernel::{
     error::to_result,
     ffi,
     fs::File,
-    page::PAGE_SIZE,
     prelude::*,
     types::Opaque, //
 };
@@ -68,13 +67,6 @@ impl Device {
     pub(crate) fn sorts(self) -> bool {
         // SAFETY: It is there.
         unsafe { bindings::raio_bdev_sorts(self.0.as_ptr()) }
-    }
-
-    /// Are so many bytes surely one request of it?
-    #[inline]
-    pub(crate) fn is_one_request(self, len: usize) -> bool {
-        // SAFETY: It is there.
-        len <= PAGE_SIZE || unsafe { bindings::raio_bdev_is_one_request(self.0.as_ptr(), len) }
     }
 
     /// Its number.

@@ -54,10 +54,3 @@ pub(crate) fn is_there() -> bool {
     // SAFETY: It may always be called.
     unsafe { bindings::raio_has_plug() }
 }
-
-/// Has it requests for what comes? They go when the task sleeps.
-#[inline]
-pub(crate) fn has_requests() -> bool {
-    // SAFETY: It may always be called.
-    unsafe { bindings::raio_plug_has_requests() }
-}

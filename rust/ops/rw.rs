@@ -26,7 +26,10 @@ use crate::{
         Submitted, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    page::PAGE_SIZE,
+    prelude::*, //
+};
 
 /// How a file can be asked for transfers of those flags, as far as that is known, while somebody keeps it.
 #[derive(Default)]
@@ -52,7 +55,7 @@ impl Ways {
     #[inline(always)]
     fn take(&mut self, request: &mut Prepared, pos: i64, len: usize) -> Waits {
         let is_one = Blocks::are_one(self.most, pos, len);
-        if self.places == 0 || !is_one || !plug::has_requests() {
+        if self.places == 0 || !is_one || !request.kiocb().has_place() {
             return self.take_more(request, pos, len);
         }
         self.places -= 1;
@@ -71,11 +74,8 @@ impl Ways {
             };
         };
         let needs = blocks.requests(pos, len);
-        if request.poll_one(len) {
-            // There are other places for it.
-            self.places = 0;
-        }
-        if self.places < needs || !plug::has_requests() {
+        request.poll_one(len);
+        if self.places < needs || !request.kiocb().has_place() {
             if !plug::is_there() {
                 return Waits::Unknown(needs);
             }
@@ -115,7 +115,8 @@ pub(crate) fn plain(
                 known: Some((flags, asking)),
                 blocks,
                 places: 0,
-                most: blocks.map_or(0, Blocks::bytes),
+                // What is no more than a page is one request.
+                most: blocks.map_or(0, |blocks| blocks.bytes().min(PAGE_SIZE)),
             };
             asking
         }

@@ -132,7 +132,8 @@ impl Prepared {
     /// [`Self::prepare`] must have been called for `dir`, and the file must have the method.
     pub(crate) fn transfer(mut self, buffer: UserBuffer, dir: Direction, pos: i64) -> Submitted {
         let asking = self.0.kiocb.asking();
-        let takes = asking == Asking::Impatiently && self.0.kiocb.is_of_disk();
+        let tries = matches!(asking, Asking::Impatiently | Asking::Plainly);
+        let takes = tries && self.0.kiocb.is_of_disk();
         let places = takes.then(|| Blocks::of(&self.0.file).requests(pos, buffer.len()));
         if takes {
             self.0.kiocb.poll_one(buffer.len(), buffer.pieces());
@@ -175,12 +176,19 @@ impl Prepared {
         &mut retry.buffer
     }
 
-    /// Makes the first attempt, which takes so many places at a disk, by a task without a plug.
+    /// Makes the first attempt, which takes so many places at a disk, with a plug for it. If there is no place, who
+    /// asks plainly is told so.
     #[inline(never)]
-    pub(crate) fn go_plugged(self, places: u32) -> Submitted {
+    pub(crate) fn go_plugged(mut self, places: u32) -> Submitted {
         let go = |(): &mut ()| {
             let waits = self.0.kiocb.reserve(places) < places;
-            self.go(waits)
+            match self.0.retry.get_mut() {
+                Some(Retry {
+                    asking: Asking::Plainly,
+                    ..
+                }) if waits => self.end(EAGAIN.to_errno().into()),
+                _ => self.go(waits),
+            }
         };
         plug::plugged(places, &mut (), go, |(), send| send())
     }

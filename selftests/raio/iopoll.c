@@ -600,7 +600,8 @@ TEST_F(iopoll, large)
 			EXPECT_EQ(ev[i].data == NR ? SIZE : PAGE, ev[i].res);
 		EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
 	}
-	EXPECT_MOVED(3 + 2 + 1, &self->p.before, iopolled);
+	/* On the direct path it is, but not as several: then a worker carries it out. */
+	EXPECT_MOVED(3 + 2 + 1 + (variant->type || !variant->flags ? 0 : 4), &self->p.before, iopolled);
 }
 
 /* Errors are the same. */

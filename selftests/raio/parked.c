@@ -723,6 +723,27 @@ TEST_F(crowded, submit_goes_on)
 	}
 }
 
+/* Who has said that he won't wait is told so. */
+TEST_F(crowded, nowait)
+{
+	struct scene *s = &self->s;
+	unsigned int i;
+
+	testdev_cmd("b0 mode hang");
+	for (i = 0; i < 2 * PLACES; i++)
+		submit(_metadata, s, i, IOCB_CMD_PREAD, self->fd, PAGE, i * 9 * PAGE);
+	testdev_cmd("b0 wait held %d", PLACES);
+	iocb_prep(&s->io[i], IOCB_CMD_PWRITE, self->fd, buf_of(s, i), PAGE, i * 9 * PAGE);
+	s->io[i].aio_rw_flags = RWF_NOWAIT;
+	ASSERT_EQ(1, aio_submit_one(&s->aio, &s->io[i]));
+	EXPECT_NEXT(s, i, -EAGAIN);
+	testdev_cmd("b0 mode softirq");
+	testdev_cmd("b0 complete all");
+	ASSERT_EQ(2 * PLACES, aio_wait(&s->aio, 2 * PLACES, s->ev));
+	for (i = 0; i < 2 * PLACES; i++)
+		EXPECT_EQ(PAGE, s->ev[i].res);
+}
+
 /* Pages of a regular file, of which the file system may want something else meanwhile. */
 
 FIXTURE(file)
