@@ -803,7 +803,6 @@ bool raio_has_plug(void)
 	return current->plug;
 }
 
-
 /* As the block layer finds one for a bio, in the plug. */
 static bool is_place_for(const struct request *rq, const struct kiocb *iocb,
 			 const struct request_queue *q)
@@ -819,9 +818,11 @@ static bool is_place_for(const struct request *rq, const struct kiocb *iocb,
 /* Is the first that the block layer would find in the plug one? That goes when the task sleeps. */
 bool raio_kiocb_has_place(const struct kiocb *iocb)
 {
-	const struct request_queue *q = bdev_get_queue(file_inode(iocb->ki_filp)->i_sb->s_bdev);
+	struct block_device *bdev = file_inode(iocb->ki_filp)->i_sb->s_bdev;
+	struct blk_plug *plug = current->plug;
 
-	return current->plug && is_place_for(rq_list_peek(&current->plug->cached_rqs), iocb, q);
+	return plug && bdev &&
+	       is_place_for(rq_list_peek(&plug->cached_rqs), iocb, bdev_get_queue(bdev));
 }
 
 /* Are so many bytes, in @pieces of memory, surely one request? */
@@ -1117,8 +1118,9 @@ int raio_iopoll_kiocb(struct kiocb *iocb)
 }
 
 /*
- * There is a bio then, as iocb_bio_iopoll() wants it, until that has ended. One that has failed already may be
- * there until somebody comes to see to it. It may be another's by now; then this one has ended.
+ * There is a bio then, as iocb_bio_iopoll() wants it, until that has ended. One that has
+ * failed already may be there until somebody comes to see to it. It may be another's by
+ * now; then this one has ended.
  */
 bool raio_kiocb_is_polled(const struct kiocb *iocb)
 {

@@ -389,8 +389,8 @@ impl<'a> Submitter<'a> {
 }
 
 impl Submitter<'_> {
-    /// Nothing more is started: all is handed over, polled for, or ended. So many events were posted here, not counting those
-    /// that were posted elsewhere. What is polled for is asked for, once, if the caller `waits` next.
+    /// Nothing more is started: all is handed over, polled for, or ended. So many events were posted here, not
+    /// counting those that were posted elsewhere. What is polled for is asked for, once, if the caller `waits` next.
     #[inline(always)]
     pub(crate) fn finish(&mut self, waits: bool) -> u32 {
         if self.started.n > 0 {

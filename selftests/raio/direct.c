@@ -686,11 +686,6 @@ TEST_F_TIMEOUT(direct, resized_meanwhile, 120)
 	close(control);
 }
 
-static void *power_off(void *data)
-{
-	return (void *)(long)nullb_set(data, "power", 0);
-}
-
 /* A device that goes with requests in flight, and what they are about, too. */
 TEST_F(direct, removed)
 {
@@ -716,7 +711,7 @@ TEST_F(direct, removed)
 	}
 	io = self->native.sq[0];
 	ASSERT_EQ(8, native_enter_sq(&self->native, 8, 0, 0));
-	ASSERT_EQ(0, pthread_create(&thread, NULL, power_off, &nb));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, nullb_power_off, &nb));
 	ASSERT_EQ(1, native_buffers(&self->native, 1, 1, &none));
 	EXPECT_ALL(8, PAGE);
 	ASSERT_EQ(0, pthread_join(thread, &ret));

@@ -1033,6 +1033,22 @@ static void check_data(struct __test_metadata *_metadata, struct state *self)
 	EXPECT_EQ(-1, pattern_check(buf, len, 0, self->seed));
 }
 
+/* A call that does something to @most has done so to some, as far as nothing had failed. */
+static void check_some(struct __test_metadata *_metadata, struct state *self, long ret,
+		       unsigned int most, enum kind kind)
+{
+	if (ret < 0 && !handle_refused(_metadata, self, ret, kind))
+		expect_error(_metadata, ret, kind);
+	EXPECT_NE(0, ret);
+	EXPECT_GE(most, ret);
+	if (ret < most) {
+		EXPECT_NE(NONE, kind) {
+			TH_LOG("%ld of %u, and nothing had failed", ret, most);
+		}
+	}
+	self->partly += ret > 0 && ret < most;
+}
+
 /* What was not taken, or failed, is done once more, and then all is there. */
 static void check_submit(struct __test_metadata *_metadata, struct state *self, long ret,
 			 enum kind kind)
@@ -1040,16 +1056,7 @@ static void check_submit(struct __test_metadata *_metadata, struct state *self, 
 	struct aio aio = { .ops = &raio, .dev = self->dev, .ctx = self->ctx };
 	unsigned int done, i;
 
-	if (ret < 0 && !handle_refused(_metadata, self, ret, kind))
-		expect_error(_metadata, ret, kind);
-	EXPECT_NE(0, ret);
-	EXPECT_GE(self->nr, ret);
-	if (ret < self->nr) {
-		EXPECT_NE(NONE, kind) {
-			TH_LOG("%ld of %u, and nothing had failed", ret, self->nr);
-		}
-	}
-	self->partly += ret > 0 && ret < self->nr;
+	check_some(_metadata, self, ret, self->nr, kind);
 	done = reap_submitted(_metadata, self, ret < 0 ? 0 : ret, kind);
 	for (i = 0; i < self->nr; i++) {
 		if (!(done & 1u << i))
@@ -1168,32 +1175,17 @@ static long call_files(void *data)
 	return set_files(data, true);
 }
 
-static void check_registered(struct __test_metadata *_metadata, struct state *self, long ret,
-			     enum kind kind)
-{
-	if (ret < 0 && !handle_refused(_metadata, self, ret, kind))
-		expect_error(_metadata, ret, kind);
-	EXPECT_NE(0, ret);
-	EXPECT_GE(REGISTERED, ret);
-	if (ret < REGISTERED) {
-		EXPECT_NE(NONE, kind) {
-			TH_LOG("%ld were registered, and nothing had failed", ret);
-		}
-	}
-	self->partly += ret > 0 && ret < REGISTERED;
-}
-
 static void check_buffers(struct __test_metadata *_metadata, struct state *self, long ret,
 			  enum kind kind)
 {
-	check_registered(_metadata, self, ret, kind);
+	check_some(_metadata, self, ret, REGISTERED, kind);
 	EXPECT_EQ(REGISTERED, set_buffers(self, false));
 }
 
 static void check_files(struct __test_metadata *_metadata, struct state *self, long ret,
 			enum kind kind)
 {
-	check_registered(_metadata, self, ret, kind);
+	check_some(_metadata, self, ret, REGISTERED, kind);
 	EXPECT_EQ(REGISTERED, set_files(self, false));
 }
 
@@ -1259,16 +1251,7 @@ static long call_enter(void *data)
 static void check_enter(struct __test_metadata *_metadata, struct state *self, long ret,
 			enum kind kind)
 {
-	if (ret < 0 && !handle_refused(_metadata, self, ret, kind))
-		expect_error(_metadata, ret, kind);
-	EXPECT_NE(0, ret);
-	EXPECT_GE(self->nr, ret);
-	if (ret < self->nr) {
-		EXPECT_NE(NONE, kind) {
-			TH_LOG("%ld of %u, and nothing had failed", ret, self->nr);
-		}
-	}
-	self->partly += ret > 0 && ret < self->nr;
+	check_some(_metadata, self, ret, self->nr, kind);
 	reap_submitted(_metadata, self, ret < 0 ? 0 : ret, kind);
 }
 

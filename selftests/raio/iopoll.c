@@ -754,11 +754,6 @@ TEST_F(iopoll, gone)
 	}
 }
 
-static void *power_off(void *data)
-{
-	return (void *)(long)nullb_set(data, "power", 0);
-}
-
 /* The device goes with requests in flight. */
 TEST_F(disk, removed)
 {
@@ -767,7 +762,7 @@ TEST_F(disk, removed)
 	void *ret;
 
 	ENTER(NR, IOCB_CMD_PREAD, 0);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, power_off, &self->p.nb));
+	ASSERT_EQ(0, pthread_create(&thread, NULL, nullb_power_off, &self->p.nb));
 	ASSERT_EQ(0, native_enter(&self->p.native, 0, NULL, NR));
 	ASSERT_EQ(0, pthread_join(thread, &ret));
 	EXPECT_EQ(NULL, ret);

@@ -784,6 +784,12 @@ static inline int nullb_set(struct nullb *nb, const char *name, unsigned long lo
 	return write_str(path, str);
 }
 
+/* What a thread does. */
+static inline void *nullb_power_off(void *data)
+{
+	return (void *)(long)nullb_set(data, "power", 0);
+}
+
 static inline void nullb_remove(struct nullb *nb)
 {
 	if (!nb->dir[0])

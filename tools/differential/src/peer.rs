@@ -45,7 +45,7 @@ pub enum Iocbs {
     Shared(u32),
 }
 
-/// How many the submission array has at least, which is what a page has.
+/// How many the submission array has: as many as a page has, so that it has no more.
 pub const SHARED: usize = 64;
 
 /// How many files and buffers can be registered.
