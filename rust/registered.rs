@@ -22,7 +22,6 @@ use crate::kernel_ext::{
         HasRcuWork,
         RcuWork, //
     },
-    task,
     work::OwnedQueue, //
 };
 use core::{
@@ -37,11 +36,9 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
-            Acquire,
             Atomic,
             Full, //
         },
-        rcu,
         Arc, //
     },
 };
@@ -210,14 +207,10 @@ impl<T: Send + Sync> Table<T> {
     /// What has that number, for a request. [`None`] if nothing has.
     #[inline]
     pub(crate) fn get(&self, index: u32) -> Option<Use<T>> {
-        let index = task::clamp_index(index as usize, self.entries.len())?;
-        let _rcu = rcu::read_lock();
-        // Acquire: pairs with the exchange in `replace`.
-        let entry = NonNull::new(self.entries.get(index)?.load(Acquire))?;
-        // SAFETY: It lives for a grace period after it was taken out.
-        let got = unsafe { entry.as_ref() }.uses.tryget_live();
+        // SAFETY: Each lives for a grace period after it was taken out.
+        let entry = unsafe { PercpuRef::lookup(&self.entries, index as usize) }?;
         // INVARIANT: The reference that was just taken.
-        got.then(|| Use(entry))
+        Some(Use(entry))
     }
 
     /// Replaces the entries from `first` on, one by one, by what `next` says: something, or nothing; until

@@ -25,6 +25,7 @@
 #include <linux/mmap_lock.h>
 #include <linux/nospec.h>
 #include <linux/percpu.h>
+#include <linux/percpu-refcount.h>
 #include <linux/pipe_fs_i.h>
 #include <linux/poll.h>
 #include <linux/sched.h>
@@ -70,6 +71,27 @@ u64 raio_counter_sum(enum raio_counter which)
 bool raio_percpu_ref_tryget_live(struct percpu_ref *ref)
 {
 	return percpu_ref_tryget_live(ref);
+}
+
+/*
+ * What @entries[@index] points to, if there is such an entry, with a reference to the count
+ * that is there at @offset. NULL if that was killed. It goes a grace period after the entry.
+ */
+void *raio_percpu_ref_lookup(void *const *entries, size_t size, size_t index, size_t offset)
+{
+	void *entry;
+
+	if (index >= size)
+		return NULL;
+
+	index = array_index_nospec(index, size);
+	rcu_read_lock();
+	/* Pairs with the exchange (full order) that has put it there. */
+	entry = smp_load_acquire(&entries[index]);
+	if (entry && !percpu_ref_tryget_live_rcu(entry + offset))
+		entry = NULL;
+	rcu_read_unlock();
+	return entry;
 }
 
 void raio_percpu_ref_get_many(struct percpu_ref *ref, unsigned long n)

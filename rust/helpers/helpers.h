@@ -55,6 +55,7 @@ void raio_counter_add(enum raio_counter which, u64 n);
 u64 raio_counter_sum(enum raio_counter which);
 
 bool raio_percpu_ref_tryget_live(struct percpu_ref *ref);
+void *raio_percpu_ref_lookup(void *const *entries, size_t size, size_t index, size_t offset);
 void raio_percpu_ref_get_many(struct percpu_ref *ref, unsigned long n);
 void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n);
 

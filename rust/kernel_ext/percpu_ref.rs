@@ -12,7 +12,13 @@
 
 use crate::bindings;
 use core::{marker::PhantomData, ptr::NonNull};
-use kernel::{error::to_result, prelude::*, types::Opaque};
+use kernel::{
+    error::to_result,
+    ffi,
+    prelude::*,
+    sync::atomic::Atomic,
+    types::Opaque, //
+};
 
 /// Says where in `Self` the reference count number `ID` is and what to do when it reaches zero.
 ///
@@ -43,6 +49,7 @@ pub(crate) fn bytes_elsewhere() -> usize {
 ///
 /// `inner` is initialised by `percpu_ref_init()`.
 #[pin_data(PinnedDrop)]
+#[repr(transparent)]
 pub(crate) struct PercpuRef<T, const ID: u64> {
     #[pin]
     inner: Opaque<bindings::percpu_ref>,
@@ -85,6 +92,21 @@ impl<T: HasPercpuRef<ID> + Sync, const ID: u64> PercpuRef<T, ID> {
     pub(crate) fn tryget_live(&self) -> bool {
         // SAFETY: Initialised, by the type invariant.
         unsafe { bindings::raio_percpu_ref_tryget_live(self.inner.get()) }
+    }
+
+    /// What has that index in a table, with a reference. [`None`] if nothing has, or its count was killed. The table
+    /// is read with acquire order.
+    ///
+    /// # Safety
+    ///
+    /// Entries must be null or point to what is alive, which must live for a grace period after it was taken out.
+    #[inline]
+    pub(crate) unsafe fn lookup(entries: &[Atomic<*mut T>], index: usize) -> Option<NonNull<T>> {
+        let table = entries.as_ptr().cast::<*mut ffi::c_void>();
+        // SAFETY: So many pointers, whose count is at that offset by `HasPercpuRef`; alive as the caller says.
+        NonNull::new(unsafe {
+            bindings::raio_percpu_ref_lookup(table, entries.len(), index, T::OFFSET).cast()
+        })
     }
 
     /// Takes `n` references.
