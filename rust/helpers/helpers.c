@@ -108,20 +108,22 @@ void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n)
 bool raio_get_user_words(u64 *to, const u64 __user *from, unsigned int n)
 {
 	might_fault();
-	if (should_fail_usercopy() || !user_read_access_begin(from, n * sizeof(*from)))
+	if (should_fail_usercopy())
 		return false;
-	for (; n >= 4; n -= 4, to += 4, from += 4) {
-		unsafe_get_user(to[0], from, fault);
-		unsafe_get_user(to[1], from + 1, fault);
-		unsafe_get_user(to[2], from + 2, fault);
-		unsafe_get_user(to[3], from + 3, fault);
+	scoped_user_read_access_size(from, n * sizeof(*from), fault) {
+		const u64 __user *at = from;
+
+		for (; n >= 4; n -= 4, to += 4, at += 4) {
+			unsafe_get_user(to[0], at, fault);
+			unsafe_get_user(to[1], at + 1, fault);
+			unsafe_get_user(to[2], at + 2, fault);
+			unsafe_get_user(to[3], at + 3, fault);
+		}
+		for (; n; n--, to++, at++)
+			unsafe_get_user(*to, at, fault);
 	}
-	for (; n; n--, to++, from++)
-		unsafe_get_user(*to, from, fault);
-	user_read_access_end();
 	return true;
 fault:
-	user_read_access_end();
 	return false;
 }
 
