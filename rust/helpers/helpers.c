@@ -1047,13 +1047,6 @@ void raio_iov_iter_bvec(struct iov_iter *iter, int rw, const struct bio_vec *vec
 		iov_iter_advance(iter, offset);
 }
 
-void raio_iov_iter_copy(struct iov_iter *to, const struct iov_iter *from, size_t skip)
-{
-	*to = *from;
-	if (skip)
-		iov_iter_advance(to, skip);
-}
-
 /* The device of @file, if direct transfers there may come to sending a bio. */
 struct block_device *raio_direct_bdev(struct file *file)
 {

@@ -178,7 +178,6 @@ int raio_ioprio_check(int ioprio);
 size_t raio_iov_iter_count(const struct iov_iter *iter);
 void raio_iov_iter_bvec(struct iov_iter *iter, int rw, const struct bio_vec *vecs,
 			unsigned long nr, size_t offset, size_t len);
-void raio_iov_iter_copy(struct iov_iter *to, const struct iov_iter *from, size_t skip);
 struct block_device *raio_direct_bdev(struct file *file);
 bool raio_bdev_sorts(struct block_device *bdev);
 bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos,

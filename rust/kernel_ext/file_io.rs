@@ -100,10 +100,15 @@ pub(crate) fn is_fuse(file: &File) -> bool {
 }
 
 /// What the VFS checks before each read and write: position, locks, permission hooks.
-#[inline]
+#[inline(always)]
 pub(crate) fn verify_area(file: &File, pos: i64, len: usize, dir: Direction) -> Result {
     // SAFETY: A live file; `pos` is only read.
-    to_result(unsafe { bindings::rw_verify_area(dir.as_raw(), file.as_ptr(), &pos, len) })
+    let ret = unsafe { bindings::rw_verify_area(dir.as_raw(), file.as_ptr(), &pos, len) };
+    // Not `to_result`, which is a call.
+    if ret < 0 {
+        return Err(Error::from_errno(ret));
+    }
+    Ok(())
 }
 
 /// The I/O priority of the caller.
@@ -730,7 +735,7 @@ pub(crate) fn without_faults<R>(f: impl FnOnce() -> R) -> R {
 /// `kiocb` must be prepared for `dir`, its file must have the method, and both must stay until
 /// this has returned and, if it returns `-EIOCBQUEUED`, `ki_complete` was called; `buffer` until it
 /// has returned. `done` must not be more than there is.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn call(
     kiocb: *mut bindings::kiocb,
     buffer: *const UserBuffer,
@@ -746,10 +751,12 @@ pub(crate) unsafe fn call(
     let Some(method) = method else {
         return EINVAL.to_errno() as isize;
     };
-    let rest = Opaque::<bindings::iov_iter>::uninit();
-    // SAFETY: As the caller says; this initialises `rest`.
+    // SAFETY: As the caller says. What it refers to is kept by the original.
     unsafe {
-        bindings::raio_iov_iter_copy(rest.get(), (*buffer).iter.get(), done);
-        method(kiocb, rest.get())
+        let mut rest = ptr::read((*buffer).iter.get());
+        if done > 0 {
+            bindings::iov_iter_advance(&mut rest, done);
+        }
+        method(kiocb, &mut rest)
     }
 }
