@@ -143,8 +143,7 @@ pub(crate) struct Request {
     polled: Atomic<u32>,
     next: Cell<*mut Request>,
     stocked: bool,
-    /// Of the submitter: the file went on with it by itself.
-    went_on: bool,
+    course: Course,
     entry: UnsafeCell<Entry>,
     turn: UnsafeCell<Turn>,
     /// Of a read or a write.
@@ -158,6 +157,17 @@ pub(crate) struct Request {
     identity: Option<Arc<Identity>>,
     /// Whether the file system is kept from being frozen: from an attempt to its end.
     writing: bool,
+}
+
+/// What a request did when it was started. Of its submitter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// It has ended, if it was started.
+    Straight,
+    /// Its file went on with it by itself.
+    WentOn,
+    /// The same, and that may take any time.
+    Waits,
 }
 
 /// The file of a request.
@@ -219,7 +229,7 @@ impl Prepared {
                 polled: Atomic::new(parts.polled.into()),
                 next: Cell::new(null_mut()),
                 stocked,
-                went_on: false,
+                course: Course::Straight,
                 entry: UnsafeCell::new(Entry::new()),
                 turn: UnsafeCell::new(Turn::new()),
                 retry: UnsafeCell::new(None),
@@ -308,11 +318,7 @@ impl Prepared {
 ///
 /// It hasn't been handed over.
 #[must_use]
-pub(crate) struct Submitted {
-    request: NonNull<Request>,
-    goes_on: bool,
-    waits: bool,
-}
+pub(crate) struct Submitted(NonNull<Request>);
 
 impl Submitted {
     /// One that has ended.
@@ -326,11 +332,7 @@ impl Submitted {
             *(*request.as_ptr()).result.get() = result;
             Request::handover(request).end_here();
         }
-        Self {
-            request,
-            goes_on: false,
-            waits: false,
-        }
+        Self(request)
     }
 
     /// One that somebody else has, or had; if it `waits`, that may take any time.
@@ -339,35 +341,28 @@ impl Submitted {
     ///
     /// It must be the submitter's.
     unsafe fn going_on(request: NonNull<Request>, waits: bool) -> Self {
+        let course = if waits { Course::Waits } else { Course::WentOn };
         // SAFETY: Nobody but the submitter, which we are, accesses that, and keeps it.
-        unsafe { (*request.as_ptr()).went_on = true };
-        Self {
-            request,
-            goes_on: true,
-            waits,
-        }
+        unsafe { (*request.as_ptr()).course = course };
+        Self(request)
     }
 
-    /// Does it go on by itself?
-    pub(crate) fn goes_on(&self) -> bool {
-        self.goes_on
-    }
-
-    fn waits(&self) -> bool {
-        self.waits
+    fn course(&self) -> Course {
+        // SAFETY: It is the submitter's, by the type invariant.
+        unsafe { Request::course(self.0) }
     }
 
     fn into_raw(self) -> NonNull<Request> {
-        self.request
+        self.0
     }
 
     /// Hands it over, or posts its event if it has ended.
     pub(crate) fn hand_over(self) {
-        let request = self.request;
+        let request = self.0;
         // SAFETY: It is the submitter's, by the type invariant. If it has ended, the caller sees to its end.
         unsafe {
             if Request::handover(request).has_ended() || !Request::inflight(request).join(request) {
-                if Request::went_on(request) {
+                if Request::course(request) != Course::Straight {
                     Counter::Early.add(1);
                 }
                 Request::put(request);
@@ -452,15 +447,15 @@ impl Request {
         unsafe { &(*request.as_ptr()).handover }
     }
 
-    /// Did its file go on with it by itself?
+    /// What it did when it was started.
     ///
     /// # Safety
     ///
     /// The caller must be its submitter.
     #[inline]
-    unsafe fn went_on(request: NonNull<Self>) -> bool {
+    unsafe fn course(request: NonNull<Self>) -> Course {
         // SAFETY: As the caller says.
-        unsafe { (*request.as_ptr()).went_on }
+        unsafe { (*request.as_ptr()).course }
     }
 
     /// Its event.
@@ -709,8 +704,18 @@ impl Own {
         }
     }
 
+    /// Is there nothing but its memory to see to when its event is posted, and is that the stock's?
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        // SAFETY: It is ours.
+        let entry = unsafe { &*self.entry.get() };
+        // Who has left a page, whose memory may be there yet, was parked, and has been no file's since.
+        let is_parked = entry.is_late || entry.cancel.is_some();
+        self.stocked && self.eventfd.is_none() && !is_parked
+    }
+
     /// Everything but what its event needs goes; the use of a registered file is added to `files`. Then it is to be
-    /// [told](Self::told) of.
+    /// [told](Self::told) of, unless it [is plain](Self::is_plain).
     #[inline(always)]
     fn let_go(self, files: &mut Uses<ARef<File>>) {
         // SAFETY: It is ours.
@@ -741,7 +746,7 @@ impl Own {
             polled: _,
             next: _,
             stocked: _,
-            went_on: _,
+            course: _,
             entry: _,
             turn: _,
             retry,

@@ -249,10 +249,10 @@ impl<'a> Starter<'a> {
         }
     }
 
-    /// Starts one; true if its file goes on with it by itself. For those that kernel AIO has, the order of the
+    /// Starts one. For those that kernel AIO has, the order of the
     /// checks is that of kernel AIO, which decides the error when several apply.
     #[inline(always)]
-    pub(super) fn start(&mut self, given: Given<'_>) -> Result<bool> {
+    pub(super) fn start(&mut self, given: Given<'_>) -> Result {
         let iocb = given.iocb;
         if let Some(transfer) = iocb.as_transfer(self.native) {
             let slot = self.slots.next().ok_or(EAGAIN)?;
@@ -261,7 +261,7 @@ impl<'a> Starter<'a> {
         if self.native && iocb.is_plain_noop() {
             let slot = self.slots.next().ok_or(EAGAIN)?;
             self.has_done(slot, &ops::nothing(given.obj));
-            return Ok(false);
+            return Ok(());
         }
         // A copy, so that it is in memory only if it is passed.
         let iocb = *given.iocb;
@@ -273,12 +273,7 @@ impl<'a> Starter<'a> {
 
     /// Starts a transfer that asks for nothing besides, on the direct path if it is one for that.
     #[inline(always)]
-    fn start_transfer(
-        &mut self,
-        transfer: &Transfer,
-        given: Given<'_>,
-        slot: Slot,
-    ) -> Result<bool> {
+    fn start_transfer(&mut self, transfer: &Transfer, given: Given<'_>, slot: Slot) -> Result {
         let (addr, len, dir) = (transfer.addr, transfer.len, transfer.dir);
         let file = match &mut self.file {
             Some(file) if file.is(transfer.fd, transfer.is_file_fixed) => file,
@@ -331,7 +326,7 @@ impl<'a> Starter<'a> {
                     };
                     let name = (given.obj, transfer.data);
                     submitter.start(vacant, device, place, name, manner, flight);
-                    return Ok(true);
+                    return Ok(());
                 }
             }
         }
@@ -349,7 +344,7 @@ impl<'a> Starter<'a> {
         slot: Slot,
         buffer: Option<Buffer>,
         verified: bool,
-    ) -> Result<bool> {
+    ) -> Result {
         let submitter = self
             .submitter
             .get_or_insert_with(|| Submitter::new(self.user));
@@ -368,11 +363,12 @@ impl<'a> Starter<'a> {
             data: transfer.data,
         })?;
         let submitted = ops::plain(request, &transfer, ioprio, &mut self.ways, verified)?;
-        Ok(submitter.submitted(submitted))
+        submitter.submitted(submitted);
+        Ok(())
     }
 
     #[inline(never)]
-    fn start_any(&mut self, given: Given<'_>) -> Result<bool> {
+    fn start_any(&mut self, given: Given<'_>) -> Result {
         let (iocb, native) = (given.iocb, self.native);
         iocb.check(native)?;
         let slot = self.slots.next().ok_or(EAGAIN)?;
@@ -419,11 +415,12 @@ impl<'a> Starter<'a> {
             data: args.data,
         })?;
         let submitted = ops::start(request, &args)?;
-        Ok(submitter.submitted(submitted))
+        submitter.submitted(submitted);
+        Ok(())
     }
 
     /// The event of one without a file that does nothing.
-    fn do_nothing(&mut self, iocb: &Iocb, slot: Slot) -> Result<bool> {
+    fn do_nothing(&mut self, iocb: &Iocb, slot: Slot) -> Result {
         let args = iocb.decode(true)?;
         if iocb.fixed_buffer()?.is_some() {
             return Err(EINVAL);
@@ -439,7 +436,7 @@ impl<'a> Starter<'a> {
         } else {
             self.has_done(slot, &event);
         }
-        Ok(false)
+        Ok(())
     }
 
     /// One has ended without a file.
@@ -467,6 +464,12 @@ impl<'a> Starter<'a> {
                 .publish_all(events.map(|event| event.assume_init_read()));
             self.user.put_all(n);
         }
+    }
+
+    /// How many of those that were started go on by themselves.
+    #[inline]
+    pub(super) fn queued(&self) -> u32 {
+        self.submitter.as_ref().map_or(0, Submitter::queued)
     }
 
     /// Nothing more is started, and the caller `waits` next or doesn't. Returns how many events were posted here.

@@ -254,6 +254,7 @@ impl User {
         } else {
             all(&mut starter)
         };
+        started.queued = starter.queued();
         started.posted = starter.finish(waits);
         started
     }
@@ -286,7 +287,7 @@ struct Started {
 
 /// Starts up to `nr` requests, until one fails.
 #[inline(always)]
-fn each(nr: u32, mut start: impl FnMut(u32) -> Result<bool>) -> Started {
+fn each(nr: u32, mut start: impl FnMut(u32) -> Result) -> Started {
     let mut started = Started {
         taken: 0,
         queued: 0,
@@ -294,12 +295,9 @@ fn each(nr: u32, mut start: impl FnMut(u32) -> Result<bool>) -> Started {
         end: Ok(()),
     };
     for i in 0..nr {
-        match start(i) {
-            Ok(goes_on) => started.queued += u32::from(goes_on),
-            Err(e) => {
-                started.end = Err(e);
-                break;
-            }
+        if let Err(e) = start(i) {
+            started.end = Err(e);
+            break;
         }
         started.taken += 1;
     }

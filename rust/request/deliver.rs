@@ -13,35 +13,50 @@ use crate::{
     context::Kioctx,
     registered::Uses, //
 };
+use core::ptr::NonNull;
 use kernel::{
     fs::File,
     sync::aref::ARef, //
 };
 
-/// Gives up a reference to each, and posts the events of those of which it was the last. Returns how many these
-/// were, and what of their memory is to be used again. Any context.
+/// Gives up a reference to each of which `has_ended` says so, and posts the events of those of which it was the last.
+/// Returns how many these were, and what of their memory is to be used again. Any context.
 ///
 /// # Safety
 ///
-/// They must be of `ctx`, which somebody else keeps, and the references the caller's.
-pub(super) unsafe fn requests(ctx: &Kioctx, mut ended: List<Request>) -> (u32, List<Request>) {
+/// They must be of `ctx`, which somebody else keeps, and the references the caller's, or whose `has_ended` makes them.
+#[inline(always)]
+pub(super) unsafe fn requests(
+    ctx: &Kioctx,
+    mut ended: List<Request>,
+    mut has_ended: impl FnMut(NonNull<Request>) -> bool,
+) -> (u32, List<Request>) {
     let mut files = Uses::none();
-    // SAFETY: The reference is ours, as the caller says. If it isn't the last, somebody else sees to its end.
-    ended.retain(|this| match unsafe { Request::release(this) } {
-        Some(own) => {
-            own.let_go(&mut files);
-            true
+    let mut are_plain = true;
+    ended.retain(|this| {
+        if !has_ended(this) {
+            return false;
         }
-        None => false,
+        // SAFETY: The reference is ours, as the caller says. If it isn't the last, somebody else sees to its end.
+        let Some(own) = (unsafe { Request::release(this) }) else {
+            return false;
+        };
+        are_plain &= own.is_plain();
+        own.let_go(&mut files);
+        true
     });
+    // With the lock that it may have.
+    drop(has_ended);
     // Who sees an event may rely on its request no longer using the file.
     drop(files);
     let n = ended.n;
     if n > 0 {
         // SAFETY: They are ours, with nothing left but what their events need.
         ctx.publish_all(ended.each().map(|this| unsafe { Request::event(this) }));
-        // SAFETY: As above, and their events are posted.
-        ended.retain(|this| unsafe { Own::told(this) });
+        if !are_plain {
+            // SAFETY: As above, and their events are posted.
+            ended.retain(|this| unsafe { Own::told(this) });
+        }
         // SAFETY: They were those of the slots, of which none is left.
         unsafe { ctx.put_all(n as usize) };
     }

@@ -445,6 +445,7 @@ impl Inflight {
     /// # Safety
     ///
     /// `request` must be of this context, and the caller have the file's half.
+    #[inline(never)]
     pub(super) unsafe fn leave(&self, request: NonNull<Request>) {
         // SAFETY: The caller's half keeps it.
         unsafe { self.requests.lock().put(request, Place::Ended) }

@@ -37,6 +37,7 @@ use super::{
         self,
         Stock, //
     },
+    Course,
     Parts,
     Prepared,
     Request,
@@ -57,7 +58,10 @@ use crate::{
     stats::Counter,
 };
 use core::{
-    cell::UnsafeCell,
+    cell::{
+        Cell,
+        UnsafeCell, //
+    },
     ptr::{
         null_mut,
         NonNull, //
@@ -179,6 +183,8 @@ pub(crate) struct Submitter<'a> {
     owns: bool,
     ioprio: u16,
     direct: u32,
+    /// Of the others, those with which their files went on.
+    went_on: u32,
     /// Events.
     posted: u32,
     places: *mut Direct,
@@ -215,6 +221,7 @@ impl<'a> Submitter<'a> {
             owns,
             ioprio: file_io::current_ioprio(),
             direct: 0,
+            went_on: 0,
             posted: 0,
             places,
             memory,
@@ -313,35 +320,43 @@ impl<'a> Submitter<'a> {
         Ok(Prepared::in_memory(memory, parts()))
     }
 
-    /// Has one that was submitted, until it is handed over or its event is posted. True if it goes on by itself.
+    /// Has one that was submitted, until it is handed over or its event is posted.
     #[inline(always)]
-    pub(crate) fn submitted(&mut self, submitted: Submitted) -> bool {
-        let goes_on = submitted.goes_on();
-        if submitted.waits() {
-            // It may take its time.
+    pub(crate) fn submitted(&mut self, submitted: Submitted) {
+        let course = submitted.course();
+        self.went_on += u32::from(course != Course::Straight);
+        if course == Course::Waits {
             submitted.hand_over();
-            return goes_on;
+            return;
         }
         // SAFETY: It is the submitter's.
         unsafe { self.started.push(submitted.into_raw()) };
         if self.started.n >= MOST {
             self.settle();
         }
-        goes_on
+    }
+
+    /// How many of those that were started go on by themselves, or did.
+    #[inline]
+    pub(crate) fn queued(&self) -> u32 {
+        self.direct + self.went_on
     }
 
     /// Hands over what was started, keeps what is polled for, or posts the events of what has ended.
     fn settle(&mut self) {
-        let mut started = self.started.take();
+        let started = self.started.take();
+        let polled_requests = &mut self.polled_requests;
         let inflight = self.ctx.inflight();
-        let mut joining = None;
         let polls = self.ctx.cache().iopoll.is_wanted();
-        let mut early = 0;
+        let early = Cell::new(0);
+        let count = &early;
+        let mut joining = None;
+        // With the lock, as long as one after another joins.
         // SAFETY: The submitter's, which we are, until it is handed over.
-        started.retain(|this| unsafe {
+        let has_ended = move |this| unsafe {
             if !Request::handover(this).has_ended() {
                 if polls && Request::is_left_to_be_polled(this) {
-                    self.polled_requests.push(this);
+                    polled_requests.push(this);
                     return false;
                 }
                 let joining = joining.get_or_insert_with(|| Inflight::joining(inflight));
@@ -349,15 +364,15 @@ impl<'a> Submitter<'a> {
                     return false;
                 }
             }
-            early += u64::from(Request::went_on(this));
+            joining = None;
+            count.set(count.get() + u64::from(Request::course(this) == Course::WentOn));
             true
-        });
-        drop(joining);
-        if early > 0 {
-            Counter::Early.add(early);
+        };
+        // SAFETY: Who has ended those that have has left them to the submitter, which we are.
+        let (posted, memory) = unsafe { deliver::requests(self.ctx, started, has_ended) };
+        if early.get() > 0 {
+            Counter::Early.add(early.get());
         }
-        // SAFETY: Who has ended those that are left has left them to the submitter, which we are.
-        let (posted, memory) = unsafe { deliver::requests(self.ctx, started) };
         self.posted += posted;
         memory.put_on(&mut self.memory);
     }
