@@ -986,19 +986,23 @@ bool raio_pipe_is_busy(struct file *file)
 	return S_ISFIFO(file_inode(file)->i_mode) && mutex_is_locked(&pipe->mutex);
 }
 
-void raio_kiocb_start_write(struct kiocb *iocb)
+/*
+ * Keeps the file system of a regular file from being frozen until raio_kiocb_end_write();
+ * other files aren't on one. Returns whether it does, or -EAGAIN for @nowait if it is frozen.
+ */
+int raio_kiocb_start_write(struct kiocb *iocb, bool nowait)
 {
-	kiocb_start_write(iocb);
-}
+	const struct inode *inode = file_inode(iocb->ki_filp);
 
-/* The same, unless it would have to wait. */
-bool raio_kiocb_start_write_trylock(struct kiocb *iocb)
-{
-	struct super_block *sb = file_inode(iocb->ki_filp)->i_sb;
-
-	if (!sb_start_write_trylock(sb))
+	if (!S_ISREG(inode->i_mode))
 		return false;
-	__sb_writers_release(sb, SB_FREEZE_WRITE);
+	if (!nowait) {
+		kiocb_start_write(iocb);
+		return true;
+	}
+	if (!sb_start_write_trylock(inode->i_sb))
+		return -EAGAIN;
+	__sb_writers_release(inode->i_sb, SB_FREEZE_WRITE);
 	return true;
 }
 

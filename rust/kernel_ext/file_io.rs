@@ -86,13 +86,6 @@ pub(crate) fn sync(file: &File, data_only: bool) -> i64 {
     unsafe { bindings::vfs_fsync(file.as_ptr(), data_only.into()) }.into()
 }
 
-/// Is `file` a regular one?
-#[inline]
-pub(crate) fn is_regular(file: &File) -> bool {
-    // SAFETY: A live file has an inode.
-    unsafe { bindings::raio_file_is_reg(file.as_ptr()) }
-}
-
 /// Is what `file` does done by a process, that of a FUSE file system?
 pub(crate) fn is_fuse(file: &File) -> bool {
     // SAFETY: A live file has an inode.
@@ -656,17 +649,16 @@ impl Kiocb {
         unsafe { (*self.as_raw()).ki_flags as u32 & bindings::RAIO_IOCB_NOWAIT != 0 }
     }
 
-    /// Keeps the file system from being frozen until [`Self::end_write`]. Sleeps if it is, unless
-    /// `impatient`; false then.
-    pub(crate) fn start_write(&mut self, impatient: bool) -> bool {
+    /// Keeps the file system of a regular file from being frozen. True if it does, until [`Self::end_write`]. Sleeps
+    /// if it is frozen, unless `impatient`: `EAGAIN` then.
+    #[inline]
+    pub(crate) fn start_write(&mut self, impatient: bool) -> Result<bool> {
         // SAFETY: `ki_filp` is live, by the type invariant.
-        unsafe {
-            if impatient {
-                return bindings::raio_kiocb_start_write_trylock(self.as_raw());
-            }
-            bindings::raio_kiocb_start_write(self.as_raw());
+        let ret = unsafe { bindings::raio_kiocb_start_write(self.as_raw(), impatient) };
+        if ret < 0 {
+            return Err(Error::from_errno(ret));
         }
-        true
+        Ok(ret != 0)
     }
 
     /// Undoes [`Self::start_write`], in any context.

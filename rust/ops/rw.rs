@@ -138,10 +138,10 @@ pub(crate) fn plain(
         file_io::verify_area(request.file(), pos, len, dir)?;
     }
     let waits = match ways.take(&mut request, pos, len) {
-        Waits::Unknown(places) => return Ok(request.go_plugged(places)),
+        Waits::Unknown(places) => return Ok(request.go_plugged(asking, places)),
         waits => matches!(waits, Waits::Yes),
     };
-    Ok(request.go(waits))
+    Ok(request.go(asking, waits))
 }
 
 /// Reads into one buffer.

@@ -73,6 +73,9 @@ const IN_VAIN: u8 = 16;
 /// So many requests of a user may be cancelled while they wait for pages that don't come.
 const MOST_LEFT: u32 = 1024;
 
+/// What a method says when its file goes on with the request.
+const QUEUED: isize = -(bindings::RAIO_EIOCBQUEUED as isize);
+
 /// A request's part of this.
 pub(super) struct Retry {
     buffer: UserBuffer,
@@ -140,10 +143,10 @@ impl Prepared {
         }
         *self.plan(dir, pos, asking) = buffer;
         match places {
-            Some(places) => self.go_plugged(places),
+            Some(places) => self.go_plugged(asking, places),
             None => {
                 let waits = asking == Asking::Impatiently && self.0.kiocb.is_cold();
-                self.go(waits)
+                self.go(asking, waits)
             }
         }
     }
@@ -157,7 +160,7 @@ impl Prepared {
     ) -> Submitted {
         let asking = self.0.kiocb.asking();
         *self.plan(dir, pos, asking) = buffer;
-        self.go(true)
+        self.go(asking, true)
     }
 
     /// Says what is to be transferred, but for the memory, which is to be put or set there.
@@ -179,34 +182,32 @@ impl Prepared {
     /// Makes the first attempt, which takes so many places at a disk, with a plug for it. If there is no place, who
     /// asks plainly is told so.
     #[inline(never)]
-    pub(crate) fn go_plugged(mut self, places: u32) -> Submitted {
+    pub(crate) fn go_plugged(self, asking: Asking, places: u32) -> Submitted {
         let go = |(): &mut ()| {
             let waits = self.0.kiocb.reserve(places) < places;
-            match self.0.retry.get_mut() {
-                Some(Retry {
-                    asking: Asking::Plainly,
-                    ..
-                }) if waits => self.end(EAGAIN.to_errno().into()),
-                _ => self.go(waits),
+            if waits && asking == Asking::Plainly {
+                return self.end(EAGAIN.to_errno().into());
             }
+            self.go(asking, waits)
         };
         plug::plugged(places, &mut (), go, |(), send| send())
     }
 
-    /// Makes the first attempt, unless it is known that it `waits`, whatever it is told. It must have been planned.
+    /// Makes the first attempt, unless it is known that it `waits`, whatever it is told. It must have been planned,
+    /// with that `asking`.
     #[inline(always)]
-    pub(crate) fn go(mut self, waits: bool) -> Submitted {
-        let asking = match self.0.retry.get_mut() {
-            Some(retry) => retry.asking,
-            None => Asking::Never,
-        };
+    pub(crate) fn go(self, asking: Asking, waits: bool) -> Submitted {
         let request = self.leak();
         // SAFETY: Both halves are ours.
         unsafe {
             let tried = match asking {
                 _ if waits => Tried::WouldWait,
                 Asking::Plainly => Request::attempt(request, Manner::AsItIs),
-                Asking::Impatiently => Request::attempt(request, Manner::Impatient),
+                Asking::Impatiently => match Request::ask(request, Manner::Impatient) {
+                    // At once: that is what most say.
+                    Ok(QUEUED) => Tried::Queued,
+                    said => Request::told(request, Manner::Impatient, said),
+                },
                 Asking::WhenReady | Asking::Never => Tried::WouldWait,
             };
             let waits = matches!(tried, Tried::GotOn | Tried::WouldWait);
@@ -287,47 +288,70 @@ impl Request {
         }
     }
 
+    /// Has its file try, and returns what that says, or what it isn't asked for.
+    ///
+    /// # Safety
+    ///
+    /// It must be a transfer, and the caller's, but belongs to the file if that says `QUEUED`.
+    #[inline(always)]
+    unsafe fn ask(this: NonNull<Self>, manner: Manner) -> Result<isize, Tried> {
+        let request = this.as_ptr();
+        // SAFETY: It is ours, until the method may have queued it.
+        unsafe {
+            let Some(retry) = Self::retry(this) else {
+                return Err(Tried::Ended(EINVAL.to_errno().into()));
+            };
+            let (done, dir) = (retry.done, retry.dir);
+            let buffer: *const UserBuffer = &raw const retry.buffer;
+            // A stream has no position, and sockets refuse all but 0.
+            let moved = if done == 0 || file_io::gets_ready(&(*request).file) {
+                0
+            } else {
+                done as i64
+            };
+            (*request).kiocb.aim(retry.pos.wrapping_add(moved), manner);
+            if dir == Direction::Write {
+                match (*request).kiocb.start_write(manner != Manner::Patient) {
+                    Ok(keeps) => (*request).writing = keeps,
+                    Err(e) if manner == Manner::AsItIs => {
+                        return Err(Tried::Ended(e.to_errno().into()));
+                    }
+                    Err(_) => return Err(Tried::WouldWait),
+                }
+            }
+            let call = || file_io::call((*request).kiocb.as_raw(), buffer, done, dir);
+            Ok(if manner == Manner::Quick {
+                file_io::without_faults(call)
+            } else {
+                call()
+            })
+        }
+    }
+
     /// Tries, as long as that gets on.
     ///
     /// # Safety
     ///
     /// It must be a transfer, and the caller's, but belongs to the file if it is `Queued`.
     unsafe fn attempt(this: NonNull<Self>, manner: Manner) -> Tried {
+        // SAFETY: As the caller says.
+        unsafe { Self::told(this, manner, Self::ask(this, manner)) }
+    }
+
+    /// Goes on with an attempt of which the file `said` that.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::attempt`]; it must have been asked in that manner.
+    unsafe fn told(this: NonNull<Self>, manner: Manner, said: Result<isize, Tried>) -> Tried {
         let request = this.as_ptr();
+        let mut said = said;
         loop {
-            // SAFETY: It is ours, until the method may have queued it.
-            let ret = unsafe {
-                let Some(retry) = Self::retry(this) else {
-                    return Tried::Ended(EINVAL.to_errno().into());
-                };
-                let (done, dir) = (retry.done, retry.dir);
-                let buffer: *const UserBuffer = &raw const retry.buffer;
-                // A stream has no position, and sockets refuse all but 0.
-                let moved = if done == 0 || file_io::gets_ready(&(*request).file) {
-                    0
-                } else {
-                    done as i64
-                };
-                (*request).kiocb.aim(retry.pos.wrapping_add(moved), manner);
-                if dir == Direction::Write && file_io::is_regular(&(*request).file) {
-                    if !(*request).kiocb.start_write(manner != Manner::Patient) {
-                        return match manner {
-                            Manner::AsItIs => Tried::Ended(EAGAIN.to_errno().into()),
-                            _ => Tried::WouldWait,
-                        };
-                    }
-                    (*request).writing = true;
-                }
-                let call = || file_io::call((*request).kiocb.as_raw(), buffer, done, dir);
-                if manner == Manner::Quick {
-                    file_io::without_faults(call)
-                } else {
-                    call()
-                }
+            let ret = match said {
+                Ok(QUEUED) => return Tried::Queued,
+                Ok(ret) => ret,
+                Err(tried) => return tried,
             };
-            if ret == -(bindings::RAIO_EIOCBQUEUED as isize) {
-                return Tried::Queued;
-            }
             // SAFETY: The file has nothing to do with it any more, so it is ours.
             unsafe {
                 Self::end_write(this);
@@ -352,6 +376,7 @@ impl Request {
                 if matches!(manner, Manner::ForPages(_)) {
                     return Tried::GotOn;
                 }
+                said = Self::ask(this, manner);
             }
         }
     }
