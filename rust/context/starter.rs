@@ -8,6 +8,7 @@ use super::{
         Buffer,
         RegisteredFile, //
     },
+    submission::Next,
     submit::{
         Slot,
         Slots, //
@@ -64,8 +65,8 @@ pub(super) struct Given<'a> {
     pub(super) iocb: &'a Iocb,
     /// What its event has for the address of the iocb.
     pub(super) obj: u64,
-    /// Where the following one begins in its file, if that is known.
-    pub(super) next: Option<u64>,
+    /// The following one, if it can be looked at.
+    pub(super) next: Option<Next<'a>>,
     /// So many come after it.
     pub(super) left: u32,
 }
@@ -188,18 +189,19 @@ impl Named {
     }
 
     /// Isn't it to be merged with another? It is known that it goes on with the one before as little as the next
-    /// one, which begins at `next` if that is known, goes on with it. One that ends where the one before begins could
+    /// one, if it isn't the last, goes on with it. One that ends where the one before begins could
     /// be merged too, at the front; it isn't looked for, and is not merged. Nor is one that is polled for: it would
     /// end only when that of somebody else is asked for, or that one with it, who may count on an interrupt.
     #[inline(always)]
-    fn is_alone(&mut self, transfer: &Transfer, next: Option<u64>) -> bool {
+    fn is_alone(&mut self, transfer: &Transfer, next: Option<Next<'_>>, is_last: bool) -> bool {
         let begin = transfer.pos as u64;
         let end = begin.wrapping_add(transfer.len as u64);
         let goes_on = mem::replace(&mut self.last_end, end) == begin;
         if self.polled || !self.merges_neighbours {
             return self.polled;
         }
-        !goes_on && next.is_some_and(|next| next != end)
+        let is_followed = || next.is_none_or(|next| next.position() == end);
+        !goes_on && (is_last || !is_followed())
     }
 
     /// Notes that its file is read or written. False if that can't be done, which the file has to say then.
@@ -312,7 +314,10 @@ impl<'a> Starter<'a> {
                     registered => registered,
                 };
                 if let Some(place) = place {
-                    let manner = (file.is_alone(transfer, given.next), file.polled);
+                    // Who makes a call for each may have another that goes on with it.
+                    let is_last = self.native && given.left == 0;
+                    let is_alone = file.is_alone(transfer, given.next, is_last);
+                    let manner = (is_alone, file.polled);
                     let flight = Flight {
                         slot,
                         file: Named::take(&mut self.file, given.left)?,

@@ -13,7 +13,10 @@ use crate::{
         task, //
     },
 };
-use core::mem::size_of;
+use core::{
+    marker::PhantomData,
+    mem::size_of, //
+};
 use kernel::{
     page::PAGE_SIZE,
     prelude::*, //
@@ -63,10 +66,10 @@ impl SubmissionArray {
         self.nr
     }
 
-    /// Reads the entry that is `by` further on than `first`, around the end; and what the next one has for a
-    /// position, if that lies beside it, which may be another when that is read. `EINVAL` if there is none.
+    /// Reads the entry that is `by` further on than `first`, around the end, and returns the next one with it, if
+    /// that lies beside it. `EINVAL` if there is none.
     #[inline(always)]
-    pub(super) fn read(&self, first: u32, by: u32) -> Result<(Iocb, Option<u64>)> {
+    pub(super) fn read(&self, first: u32, by: u32) -> Result<(Iocb, Option<Next<'_>>)> {
         let index = first.wrapping_add(by);
         let index = if index < self.nr {
             index
@@ -80,8 +83,26 @@ impl SubmissionArray {
         // may write to it at the same time; any bytes will do.
         unsafe {
             let at = page.add(in_page as usize);
-            let next = (in_page + 1 < PER_PAGE).then(|| Iocb::position(at.add(1)));
+            // INVARIANT: It is one of them, too.
+            let next = (in_page + 1 < PER_PAGE).then(|| Next(at.add(1), PhantomData));
             Ok((at.read_volatile(), next))
         }
+    }
+}
+
+/// An entry that isn't read yet.
+///
+/// # Invariants
+///
+/// It is one of the array.
+#[derive(Clone, Copy)]
+pub(super) struct Next<'a>(*const Iocb, PhantomData<&'a SubmissionArray>);
+
+impl Next<'_> {
+    /// What it has for a position now, which may be another when it is read.
+    #[inline(always)]
+    pub(super) fn position(self) -> u64 {
+        // SAFETY: By the type invariant; any bytes will do.
+        unsafe { Iocb::position(self.0) }
     }
 }

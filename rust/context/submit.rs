@@ -9,6 +9,7 @@ use super::{
         Starter,
         NOTHINGS, //
     },
+    submission::Next,
     Kioctx,
     User, //
 };
@@ -244,7 +245,7 @@ impl User {
                 starter.start(Given {
                     obj: iocb.data(),
                     iocb: &iocb,
-                    next: if left == 0 { Some(u64::MAX) } else { next },
+                    next,
                     left,
                 })
             }),
@@ -259,10 +260,10 @@ impl User {
         started
     }
 
-    /// Reads one of a call's requests, if they are such as kernel AIO doesn't have, and where the next one may
-    /// begin in its file, if that is to be had.
+    /// Reads one of a call's requests, if they are such as kernel AIO doesn't have, and returns the next one if it
+    /// can be looked at.
     #[inline(always)]
-    fn read(&self, iocbs: Iocbs, i: u32) -> Result<(Iocb, Option<u64>)> {
+    fn read(&self, iocbs: Iocbs, i: u32) -> Result<(Iocb, Option<Next<'_>>)> {
         match iocbs {
             Iocbs::Shared(first) => self.submission.read(first, i),
             Iocbs::Array(array) => {
