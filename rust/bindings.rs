@@ -127,6 +127,7 @@ same_layout! {
         bi_offset = RAIO_OFFSET_bvec_iter_bi_offset,
     }
     blk_plug {
+        cached_rqs = RAIO_OFFSET_blk_plug_cached_rqs,
         nr_ios = RAIO_OFFSET_blk_plug_nr_ios,
     }
     block_device {

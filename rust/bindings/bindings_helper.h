@@ -128,6 +128,7 @@ RAIO_LAYOUT(bio_vec, bv_offset);
 RAIO_LAYOUT(bvec_iter, bi_sector);
 RAIO_LAYOUT(bvec_iter, bi_size);
 RAIO_LAYOUT(bvec_iter, bi_offset);
+RAIO_LAYOUT(blk_plug, cached_rqs);
 RAIO_LAYOUT(blk_plug, nr_ios);
 RAIO_LAYOUT(block_device, bd_dev);
 RAIO_LAYOUT(wait_queue_entry, func);

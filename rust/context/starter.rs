@@ -28,6 +28,7 @@ use crate::{
             Direction, //
         },
         identity::Identity,
+        plug::Plug,
         user, //
     },
     ops,
@@ -69,6 +70,8 @@ pub(super) struct Given<'a> {
     pub(super) next: Option<Next<'a>>,
     /// So many come after it.
     pub(super) left: u32,
+    /// Where requests of devices are held back.
+    pub(super) plug: Option<&'a Plug>,
 }
 
 /// What a call needs for all its requests. It has to be [finished](Self::finish).
@@ -336,7 +339,14 @@ impl<'a> Starter<'a> {
             }
         }
         // A copy, so that what is passed is in memory only if it is.
-        self.start_plain(*transfer, (given.obj, given.left), slot, buffer, verified)
+        self.start_plain(
+            *transfer,
+            (given.obj, given.left),
+            slot,
+            buffer,
+            given.plug,
+            verified,
+        )
     }
 
     /// Starts it with the methods of its file, which may be `verified` already. Not inline, for the other way is a
@@ -348,6 +358,7 @@ impl<'a> Starter<'a> {
         (obj, left): (u64, u32),
         slot: Slot,
         buffer: Option<Buffer>,
+        plug: Option<&Plug>,
         verified: bool,
     ) -> Result {
         let submitter = self
@@ -367,7 +378,7 @@ impl<'a> Starter<'a> {
             obj,
             data: transfer.data,
         })?;
-        let submitted = ops::plain(request, &transfer, ioprio, &mut self.ways, verified)?;
+        let submitted = ops::plain(request, &transfer, ioprio, &mut self.ways, plug, verified)?;
         submitter.submitted(submitted);
         Ok(())
     }

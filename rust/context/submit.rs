@@ -22,7 +22,10 @@ use crate::{
         eventfd::EventFd,
         identity::Identity,
         percpu_ref::PercpuRef,
-        plug,
+        plug::{
+            self,
+            Plug, //
+        },
         user, //
     },
     ring::Event,
@@ -225,7 +228,7 @@ impl User {
         // So many at most may need something of a device.
         let many = nr.min(slots.left);
         let mut starter = Starter::new(self, slots, identity, native, &mut done);
-        let all = |starter: &mut Starter<'_>| match iocbs {
+        let all = |starter: &mut Starter<'_>, plug: Option<&Plug>| match iocbs {
             Iocbs::Pointers { at, compat } => {
                 let word = if compat { 4 } else { mem::size_of::<usize>() };
                 each(nr, |i| {
@@ -236,6 +239,7 @@ impl User {
                         obj: addr as u64,
                         next: None,
                         left: nr - i - 1,
+                        plug,
                     })
                 })
             }
@@ -247,13 +251,15 @@ impl User {
                     iocb: &iocb,
                     next,
                     left,
+                    plug,
                 })
             }),
         };
         let mut started = if nr >= PLUG_FROM {
+            let all = |starter: &mut _, plug: &Plug| all(starter, Some(plug));
             plug::plugged(many, &mut starter, all, Starter::send)
         } else {
-            all(&mut starter)
+            all(&mut starter, None)
         };
         started.queued = starter.queued();
         started.posted = starter.finish(waits);

@@ -822,11 +822,6 @@ bool raio_kiocb_is_of_disk(const struct kiocb *iocb)
 	return iocb->ki_flags & IOCB_DIRECT && S_ISREG(inode->i_mode) && inode->i_sb->s_bdev;
 }
 
-bool raio_has_plug(void)
-{
-	return current->plug;
-}
-
 /* As the block layer finds one for a bio, in the plug. */
 static bool is_place_for(const struct request *rq, const struct kiocb *iocb,
 			 const struct request_queue *q)
@@ -837,16 +832,6 @@ static bool is_place_for(const struct request *rq, const struct kiocb *iocb,
 		return rq->mq_hctx->type == HCTX_TYPE_POLL;
 	return rq->mq_hctx->type == HCTX_TYPE_DEFAULT ||
 	       (rq->mq_hctx->type == HCTX_TYPE_READ && !(iocb->ki_flags & IOCB_WRITE));
-}
-
-/* Is the first that the block layer would find in the plug one? That goes when the task sleeps. */
-bool raio_kiocb_has_place(const struct kiocb *iocb)
-{
-	struct block_device *bdev = file_inode(iocb->ki_filp)->i_sb->s_bdev;
-	struct blk_plug *plug = current->plug;
-
-	return plug && bdev &&
-	       is_place_for(rq_list_peek(&plug->cached_rqs), iocb, bdev_get_queue(bdev));
 }
 
 /* Are so many bytes, in @pieces of memory, surely one request? */
@@ -893,6 +878,19 @@ static void unclaim(struct request *rq)
 #endif
 }
 
+/* Moves all of @more to the end of @list. */
+static void append(struct rq_list *list, struct rq_list *more)
+{
+	if (rq_list_empty(more))
+		return;
+	if (rq_list_empty(list))
+		list->head = more->head;
+	else
+		list->tail->rq_next = more->head;
+	list->tail = more->tail;
+	rq_list_init(more);
+}
+
 /*
  * Takes @nr places in the queue of its disk for a transfer, if there are so many: requests that
  * are in the task's plug then, where the block layer has its own, and finds them. Those that are
@@ -928,11 +926,12 @@ unsigned int raio_kiocb_reserve(const struct kiocb *iocb, unsigned int nr)
 		if (IS_ERR(rq))
 			break;
 		/* Beside it there may be those for the rest of the call. */
-		do {
+		rq_list_add_head(&plug->cached_rqs, rq);
+		rq_list_for_each(&plug->cached_rqs, rq) {
 			unclaim(rq);
-			rq_list_add_head(&more, rq);
 			n++;
-		} while ((rq = rq_list_pop(&plug->cached_rqs)));
+		}
+		append(&more, &plug->cached_rqs);
 	}
 	if (n < nr) {
 		/* Who gets on instead needs them. */
@@ -940,10 +939,8 @@ unsigned int raio_kiocb_reserve(const struct kiocb *iocb, unsigned int nr)
 			blk_mq_free_request(rq);
 		n = before;
 	}
-	while ((rq = rq_list_pop(&more)))
-		rq_list_add_head(&plug->cached_rqs, rq);
-	while ((rq = rq_list_pop(&had)))
-		rq_list_add_tail(&plug->cached_rqs, rq);
+	append(&plug->cached_rqs, &more);
+	append(&plug->cached_rqs, &had);
 	/* Nobody waits for one that goes. */
 	return n < nr && blk_queue_dying(q) ? UINT_MAX : n;
 }

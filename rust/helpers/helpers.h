@@ -164,8 +164,6 @@ u8 raio_file_blkbits(const struct file *file);
 bool raio_kiocb_is_of_disk(const struct kiocb *iocb);
 void raio_kiocb_poll_one(struct kiocb *iocb, size_t len, unsigned int pieces);
 unsigned int raio_iov_iter_pieces(const struct iov_iter *iter);
-bool raio_has_plug(void);
-bool raio_kiocb_has_place(const struct kiocb *iocb);
 unsigned int raio_kiocb_reserve(const struct kiocb *iocb, unsigned int nr);
 bool raio_atime_is_due(struct file *file);
 bool raio_pipe_is_busy(struct file *file);

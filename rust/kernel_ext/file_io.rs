@@ -547,13 +547,6 @@ impl Kiocb {
         unsafe { bindings::raio_kiocb_is_of_disk(self.as_raw()) }
     }
 
-    /// Has the plug such a place? Those go when the task sleeps. It must [need any](Self::is_of_disk).
-    #[inline]
-    pub(crate) fn has_place(&self) -> bool {
-        // SAFETY: `ki_filp` is live, by the type invariant.
-        unsafe { bindings::raio_kiocb_has_place(self.as_raw()) }
-    }
-
     /// What may become several requests of its disk isn't polled for: so many bytes, in so many pieces of memory.
     pub(crate) fn poll_one(&mut self, len: usize, pieces: u32) {
         // SAFETY: `ki_filp` is live, by the type invariant, and `self` ours alone.

@@ -19,7 +19,7 @@ use crate::{
             Transfer,
             UserBuffer, //
         },
-        plug, //
+        plug::Plug, //
     },
     request::{
         Prepared,
@@ -51,19 +51,21 @@ enum Waits {
 }
 
 impl Ways {
-    /// Takes what a transfer of so many bytes needs.
+    /// Takes what a transfer of so many bytes needs. What was reserved last is first in the plug, and only the first
+    /// request there gets the block layer to put more into it; so where there is anything, it is ours. (What a bio
+    /// had no use for the block layer puts back.)
     #[inline(always)]
-    fn take(&mut self, request: &mut Prepared, pos: i64, len: usize) -> Waits {
+    fn take(&mut self, request: &mut Prepared, plug: Option<&Plug>, pos: i64, len: usize) -> Waits {
         let is_one = Blocks::are_one(self.most, pos, len);
-        if self.places == 0 || !is_one || !request.kiocb().has_place() {
-            return self.take_more(request, pos, len);
+        if self.places == 0 || !is_one || !plug.is_some_and(Plug::has_spare) {
+            return self.take_more(request, plug.is_some(), pos, len);
         }
         self.places -= 1;
         Waits::No
     }
 
     #[inline(never)]
-    fn take_more(&mut self, request: &mut Prepared, pos: i64, len: usize) -> Waits {
+    fn take_more(&mut self, request: &mut Prepared, plugged: bool, pos: i64, len: usize) -> Waits {
         let Some(blocks) = self.blocks else {
             let impatient = self
                 .known
@@ -74,31 +76,34 @@ impl Ways {
             };
         };
         let needs = blocks.requests(pos, len);
+        let flags = request.kiocb().flags();
         request.poll_one(len);
-        if self.places < needs || !request.kiocb().has_place() {
-            if !plug::is_there() {
-                return Waits::Unknown(needs);
-            }
-            self.places = request.kiocb().reserve(needs);
+        if !plugged {
+            return Waits::Unknown(needs);
         }
-        match self.places.checked_sub(needs) {
-            Some(left) => {
-                self.places = left;
-                Waits::No
-            }
-            None => Waits::Yes,
+        self.places = request.kiocb().reserve(needs);
+        if self.places < needs {
+            self.places = 0;
+            return Waits::Yes;
         }
+        // Others find those that are left if they are of the same kind, and surely as many.
+        self.places = match needs == 1 && request.kiocb().flags() == flags {
+            true => self.places - 1,
+            false => 0,
+        };
+        Waits::No
     }
 }
 
 /// Reads or writes one buffer, and nothing is said besides, with the I/O priority of the caller. `ways` is
-/// that of the file, whose part may be `verified` already.
+/// that of the file, whose part may be `verified` already; what goes to a device may be held back in `plug`.
 #[inline(always)]
 pub(crate) fn plain(
     mut request: Prepared,
     transfer: &abi::Transfer,
     ioprio: u16,
     ways: &mut Ways,
+    plug: Option<&Plug>,
     verified: bool,
 ) -> Result<Submitted> {
     let (pos, dir, addr) = (transfer.pos, transfer.dir, transfer.addr);
@@ -137,7 +142,7 @@ pub(crate) fn plain(
     if !verified {
         file_io::verify_area(request.file(), pos, len, dir)?;
     }
-    let waits = match ways.take(&mut request, pos, len) {
+    let waits = match ways.take(&mut request, plug, pos, len) {
         Waits::Unknown(places) => return Ok(request.go_plugged(asking, places)),
         waits => matches!(waits, Waits::Yes),
     };

@@ -55,7 +55,10 @@ use crate::{
             Watch, //
         },
         page_wait::PageWaiter,
-        plug,
+        plug::{
+            self,
+            Plug, //
+        },
         task, //
     },
     stats::Counter,
@@ -183,7 +186,7 @@ impl Prepared {
     /// asks plainly is told so.
     #[inline(never)]
     pub(crate) fn go_plugged(self, asking: Asking, places: u32) -> Submitted {
-        let go = |(): &mut ()| {
+        let go = |(): &mut (), _: &Plug| {
             let waits = self.0.kiocb.reserve(places) < places;
             if waits && asking == Asking::Plainly {
                 return self.end(EAGAIN.to_errno().into());

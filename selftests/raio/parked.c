@@ -744,6 +744,41 @@ TEST_F(crowded, nowait)
 		EXPECT_EQ(PAGE, s->ev[i].res);
 }
 
+/* Who sleeps during a call has no places any more: others have taken them. */
+TEST_F(crowded, slept_meanwhile)
+{
+	struct scene *s = &self->s;
+	struct call call = { .kind = SUBMIT, .aio = s->aio, .nr = PLACES };
+	struct iocb **rest = map_pages(PAGE);
+	char *array = map_pages(2 * PAGE);
+	const int uffd = uffd_open();
+	unsigned int i;
+
+	ASSERT_LE(0, uffd);
+	ASSERT_EQ(0, uffd_missing(uffd, array + PAGE, PAGE));
+	for (i = 0; i < 3 * PLACES; i++)
+		iocb_prep(&s->io[i], IOCB_CMD_PWRITE, self->fd, buf_of(s, i), PAGE, i * 9 * PAGE);
+	call.iocbs = (struct iocb **)(array + PAGE) - PLACES / 2;
+	for (i = 0; i < PLACES / 2; i++) {
+		call.iocbs[i] = &s->io[i];
+		rest[i] = &s->io[PLACES / 2 + i];
+	}
+	testdev_cmd("b0 mode hang");
+	call_start(_metadata, &call);
+	ASSERT_TRUE(uffd_wait(uffd));
+	EXPECT_SLEEPS(&call);
+	for (i = PLACES; i < 3 * PLACES; i++)
+		ASSERT_EQ(1, aio_submit_one(&s->aio, &s->io[i]));
+	ASSERT_EQ(0, uffd_fill(uffd, array + PAGE, rest));
+	EXPECT_RETURNS(PLACES, &call);
+	testdev_cmd("b0 mode softirq");
+	testdev_cmd("b0 complete all");
+	ASSERT_EQ(3 * PLACES, aio_wait(&s->aio, 3 * PLACES, s->ev));
+	for (i = 0; i < 3 * PLACES; i++)
+		EXPECT_EQ(PAGE, s->ev[i].res);
+	close(uffd);
+}
+
 /* Pages of a regular file, of which the file system may want something else meanwhile. */
 
 FIXTURE(file)
