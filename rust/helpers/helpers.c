@@ -75,7 +75,7 @@ bool raio_percpu_ref_tryget_live(struct percpu_ref *ref)
 
 /*
  * What @entries[@index] points to, if there is such an entry, with a reference to the count
- * that is there at @offset. NULL if that was killed. It goes a grace period after the entry.
+ * that is there at @offset. NULL if that was killed. What is taken out lives for a grace period.
  */
 void *raio_percpu_ref_lookup(void *const *entries, size_t size, size_t index, size_t offset)
 {
@@ -822,6 +822,30 @@ bool raio_kiocb_is_of_disk(const struct kiocb *iocb)
 	return iocb->ki_flags & IOCB_DIRECT && S_ISREG(inode->i_mode) && inode->i_sb->s_bdev;
 }
 
+/*
+ * Has the file system of a disk yet to make the queue in which it ends direct transfers? It
+ * does with the first that isn't waited for, which sleeps, and with that loses its places.
+ */
+bool raio_kiocb_lacks_queue(const struct kiocb *iocb)
+{
+	return raio_kiocb_is_of_disk(iocb) && iocb->ki_filp->f_mode & FMODE_NOWAIT &&
+	       !READ_ONCE(file_inode(iocb->ki_filp)->i_sb->s_dio_done_wq);
+}
+
+/* If that fails, the file system tries once more. */
+void raio_kiocb_make_queue(const struct kiocb *iocb)
+{
+	static DEFINE_MUTEX(one_at_a_time);
+
+	if (!raio_kiocb_lacks_queue(iocb))
+		return;
+
+	mutex_lock(&one_at_a_time);
+	if (raio_kiocb_lacks_queue(iocb))
+		sb_init_dio_done_wq(file_inode(iocb->ki_filp)->i_sb);
+	mutex_unlock(&one_at_a_time);
+}
+
 /* As the block layer finds one for a bio, in the plug. */
 static bool is_place_for(const struct request *rq, const struct kiocb *iocb,
 			 const struct request_queue *q)
@@ -894,7 +918,7 @@ static void append(struct rq_list *list, struct rq_list *more)
 /*
  * Takes @nr places in the queue of its disk for a transfer, if there are so many: requests that
  * are in the task's plug then, where the block layer has its own, and finds them. Those that are
- * not used go back with the plug. Returns how many there are, all that the plug has.
+ * not used go back with the plug. Returns how many there are, all that it has in front.
  */
 unsigned int raio_kiocb_reserve(const struct kiocb *iocb, unsigned int nr)
 {

@@ -161,6 +161,8 @@ struct wait_page_queue *raio_page_wait_kicked(struct wait_queue_entry *entry, vo
 
 bool raio_kiocb_is_cold(struct kiocb *iocb);
 u8 raio_file_blkbits(const struct file *file);
+bool raio_kiocb_lacks_queue(const struct kiocb *iocb);
+void raio_kiocb_make_queue(const struct kiocb *iocb);
 bool raio_kiocb_is_of_disk(const struct kiocb *iocb);
 void raio_kiocb_poll_one(struct kiocb *iocb, size_t len, unsigned int pieces);
 unsigned int raio_iov_iter_pieces(const struct iov_iter *iter);

@@ -499,6 +499,8 @@ impl Kiocb {
         } else if flags & bindings::RAIO_IOCB_WRITE == 0
             // SAFETY: A live file.
             && unsafe { bindings::raio_atime_is_due(file.as_ptr()) }
+            // SAFETY: As above.
+            || unsafe { bindings::raio_kiocb_lacks_queue(self.as_raw()) }
         {
             Asking::Never
         } else if gets_ready
@@ -539,6 +541,12 @@ impl Kiocb {
             let file = (*self.as_raw()).ki_filp;
             gets_ready(File::from_raw_file(file)) && bindings::raio_pipe_is_busy(file)
         }
+    }
+
+    /// Has its file system make what it needs for all its direct transfers, if it hasn't yet. Sleeps then.
+    pub(crate) fn make_queue(&self) {
+        // SAFETY: `ki_filp` is live, by the type invariant.
+        unsafe { bindings::raio_kiocb_make_queue(self.as_raw()) }
     }
 
     /// Does it need [places](Self::reserve) at a disk?

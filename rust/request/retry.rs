@@ -143,6 +143,10 @@ impl Prepared {
         let places = takes.then(|| Blocks::of(&self.0.file).requests(pos, buffer.len()));
         if takes {
             self.0.kiocb.poll_one(buffer.len(), buffer.pieces());
+            if asking == Asking::Plainly {
+                // Nobody else does it for who doesn't want to wait.
+                self.0.kiocb.make_queue();
+            }
         }
         *self.plan(dir, pos, asking) = buffer;
         match places {
@@ -313,6 +317,9 @@ impl Request {
                 done as i64
             };
             (*request).kiocb.aim(retry.pos.wrapping_add(moved), manner);
+            if manner == Manner::Patient {
+                (*request).kiocb.make_queue();
+            }
             if dir == Direction::Write {
                 match (*request).kiocb.start_write(manner != Manner::Patient) {
                     Ok(keeps) => (*request).writing = keeps,

@@ -94,6 +94,13 @@ static void polled_begin_slow(struct __test_metadata *_metadata, struct polled *
 	ASSERT_EQ(0, fsync(p->fd));
 	memset(p->buf, 0, SIZE);
 	begin(_metadata, &p->native, p->fd, p->buf);
+	if (type) {
+		/* The first of a mount is a worker's. */
+		native_prep(&p->native.sq[0], 0, IOCB_CMD_PREAD, p->fd, p->buf, PAGE, 0);
+		ASSERT_EQ(1, native_enter_sq(&p->native, 1, 0, 1));
+		EXPECT_EACH(&p->native, 1, PAGE);
+		memset(p->buf, 0, SIZE);
+	}
 	stats_now(_metadata, &p->before);
 }
 
@@ -507,7 +514,7 @@ TEST_F(slow, several_bios)
 	munmap(buf, MANY_PAGES * PAGE);
 }
 
-/* One that has place for two requests. */
+/* One that has place for few requests. */
 FIXTURE(scarce)
 {
 	struct polled p;
@@ -517,23 +524,34 @@ FIXTURE_VARIANT(scarce)
 {
 	const char *type;
 	const char *mkfs;
+	unsigned int places;
 };
 
 FIXTURE_VARIANT_ADD(scarce, ext4)
 {
 	.type = "ext4",
 	.mkfs = MKFS_EXT4,
+	.places = 2,
 };
 
 FIXTURE_VARIANT_ADD(scarce, xfs)
 {
 	.type = "xfs",
 	.mkfs = "mkfs.xfs -q -f",
+	.places = 2,
+};
+
+/* More than a large one needs. */
+FIXTURE_VARIANT_ADD(scarce, more)
+{
+	.type = "ext4",
+	.mkfs = MKFS_EXT4,
+	.places = 16,
 };
 
 FIXTURE_SETUP(scarce)
 {
-	self->p.depth = 2;
+	self->p.depth = variant->places;
 	polled_begin(_metadata, &self->p, variant->type, variant->mkfs, REGISTERED);
 }
 
@@ -553,7 +571,7 @@ TEST_F(scarce, would_wait)
 	ASSERT_EQ(NR, native_enter_sq(&self->p.native, NR, 0, 0));
 	polled = MOVED(&self->p.before, iopolled);
 	EXPECT_LT(0, polled);
-	EXPECT_GE(2, polled);
+	EXPECT_GE(variant->places, polled);
 	EXPECT_TRUE(wait_for(MOVED(&self->p.before, completed) == NR - polled));
 	EXPECT_MOVED(NR - polled, &self->p.before, punted);
 	ASSERT_EQ(0, native_enter(&self->p.native, 0, NULL, NR));
@@ -561,13 +579,40 @@ TEST_F(scarce, would_wait)
 	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
 }
 
+/* What is left of the places of one that isn't polled for is none for those that are. */
+TEST_F(scarce, after_a_large_one)
+{
+	struct iocb *sq = self->p.native.sq;
+	struct io_event ev[NR + NR / 2];
+	unsigned int i;
+
+	for (i = 0; i < NR; i++)
+		PREP(&sq[i], i * 9 % NR, IOCB_CMD_PWRITE);
+	ASSERT_EQ(NR, native_enter_sq(&self->p.native, NR, 0, 0));
+	/* All that can be polled for are there, and nobody asks; there are no others. */
+	i = NR - MOVED(&self->p.before, iopolled);
+	EXPECT_TRUE(wait_for(MOVED(&self->p.before, completed) == i));
+	for (i = 0; i < NR / 2; i++)
+		PREP(&sq[i], i * 9 % NR, IOCB_CMD_PWRITE);
+	PREP(&sq[0], 0, IOCB_CMD_PWRITE);
+	sq[0].aio_nbytes = SIZE;
+	sq[0].aio_data = NR;
+	ASSERT_EQ(NR / 2, native_enter_sq(&self->p.native, NR / 2, 0, 0));
+	ASSERT_EQ(0, native_enter(&self->p.native, 0, NULL, NR + NR / 2));
+	ASSERT_EQ(NR + NR / 2, ring_reap(self->p.native.aio.ctx, NR + NR / 2, ev));
+	for (i = 0; i < NR + NR / 2; i++)
+		EXPECT_EQ(ev[i].data == NR ? SIZE : PAGE, ev[i].res);
+}
+
 /* And what is with workers then is cancelled by the context's end. */
 TEST_F(scarce, destroyed)
 {
-	unsigned int i;
+	unsigned int i, k;
 
 	for (i = 0; i < 8 * long_run(5); i++) {
-		ENTER(NR, IOCB_CMD_PREAD, 0);
+		for (k = 0; k < NR; k++)
+			PREP(&self->p.native.sq[k], k * 9 % NR, IOCB_CMD_PREAD);
+		ASSERT_EQ(NR, native_enter_sq(&self->p.native, NR, 0, 0));
 		EXPECT_EQ(0, raio_destroy(self->p.native.aio.dev, self->p.native.aio.ctx));
 		self->p.native.aio.ctx = 0;
 		native_end(_metadata, &self->p.native);

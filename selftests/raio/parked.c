@@ -744,6 +744,26 @@ TEST_F(crowded, nowait)
 		EXPECT_EQ(PAGE, s->ev[i].res);
 }
 
+/*
+ * With the first of a mount its file system makes a queue for what comes after direct
+ * transfers, which takes a thread, for which somebody has to sleep.
+ */
+TEST_F(crowded, first_sleeps_elsewhere)
+{
+	struct scene *s = &self->s;
+	struct rusage before, after;
+	unsigned int i;
+
+	for (i = 0; i < 2; i++) {
+		ASSERT_EQ(0, getrusage(RUSAGE_THREAD, &before));
+		submit(_metadata, s, i, IOCB_CMD_PREAD, self->fd, PAGE, 0);
+		ASSERT_EQ(0, getrusage(RUSAGE_THREAD, &after));
+		EXPECT_EQ(before.ru_nvcsw, after.ru_nvcsw);
+		EXPECT_NEXT(s, i, PAGE);
+		EXPECT_MOVED(1, &s->before, punted);
+	}
+}
+
 /* Who sleeps during a call has no places any more: others have taken them. */
 TEST_F(crowded, slept_meanwhile)
 {
@@ -756,6 +776,9 @@ TEST_F(crowded, slept_meanwhile)
 
 	ASSERT_LE(0, uffd);
 	ASSERT_EQ(0, uffd_missing(uffd, array + PAGE, PAGE));
+	/* The first of a mount has none. */
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, self->fd, PAGE, 0);
+	EXPECT_NEXT(s, 0, PAGE);
 	for (i = 0; i < 3 * PLACES; i++)
 		iocb_prep(&s->io[i], IOCB_CMD_PWRITE, self->fd, buf_of(s, i), PAGE, i * 9 * PAGE);
 	call.iocbs = (struct iocb **)(array + PAGE) - PLACES / 2;
