@@ -129,9 +129,10 @@ pub const INTENDED: [Intended; 12] = [
         reason:
             "an epoll is asked by a worker what it is ready for; kernel AIO has what has woken it",
         is: |case| {
-            let epoll = |request: &Request| request.handle == Handle::Epoll;
             let (kernel, raio) = match (case, polled(case)) {
-                (Case::Request { request, .. }, Some((kernel, raio, 0))) if epoll(request) => {
+                (Case::Request { request, .. }, Some((kernel, raio, 0)))
+                    if polls_epoll(request) =>
+                {
                     (kernel, raio)
                 }
                 _ => return false,
@@ -154,20 +155,20 @@ pub const INTENDED: [Intended; 12] = [
                 request: Some(request),
                 kernel: (_, INVALID),
                 raio: (_, AGAIN),
-            } => !request.polls(),
+            } => !request.polls() || polls_epoll(request),
             _ => false,
         },
     },
     Intended {
         name: "waits",
-        reason: "a read or an fsync that waits can be cancelled",
+        reason: "a read or an fsync that waits can be cancelled, and a poll that a worker asks for",
         is: |case| match case {
             Case::Fact {
                 step: Step::Cancel { .. },
                 request: Some(request),
                 kernel: (_, INVALID),
                 raio: (_, IN_PROGRESS),
-            } => request.syncs() || request.reads(),
+            } => may_wait(request),
             Case::Request {
                 request,
                 kernel,
@@ -186,7 +187,7 @@ pub const INTENDED: [Intended; 12] = [
                 // Its event may be among those that nobody reads any more.
                 let unread = raio.events.len() < raio.taken as usize;
                 let as_many = raio.events.len() == kernel.events.len();
-                (request.syncs() || request.reads())
+                may_wait(request)
                     && (raio.cancelled as usize == cancelled || unread && cancelled == 0)
                     && kernel.cancelled == 0
                     && raio.taken == kernel.taken
@@ -252,6 +253,16 @@ pub const INTENDED: [Intended; 12] = [
         },
     },
 ];
+
+/// Is it a poll that a worker asks for?
+fn polls_epoll(request: &Request) -> bool {
+    request.polls() && request.handle == Handle::Epoll
+}
+
+/// Can it be cancelled while it waits, where kernel AIO is done with it in submit?
+fn may_wait(request: &Request) -> bool {
+    request.syncs() || request.reads() || polls_epoll(request)
+}
 
 #[derive(PartialEq, Eq)]
 enum Refused {
