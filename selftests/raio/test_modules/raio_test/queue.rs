@@ -383,6 +383,8 @@ impl<W: Work> Queue<W> {
         match plan.mode {
             // The command that ends all that is held has been there.
             _ if state.resets != plan.resets => self.schedule(state, Lane::Soft, 0, job),
+            // Nothing is held any more, and who says so may have ended what is, too.
+            Mode::Hang if state.mode != Mode::Hang => self.schedule(state, Lane::Soft, 0, job),
             Mode::Now | Mode::Sync | Mode::Softirq => self.schedule(state, Lane::Soft, 0, job),
             Mode::Timer(delay) => self.schedule(state, Lane::Hard, delay, job),
             Mode::Hang => {
