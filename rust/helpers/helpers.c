@@ -797,13 +797,31 @@ struct wait_page_queue *raio_page_wait_kicked(struct wait_queue_entry *entry, vo
 	return wait;
 }
 
-/* Has a buffered read no page to begin with, so that it would have to wait? */
+/*
+ * Has a buffered read no page to begin with, so that it would have to wait? Or does somebody
+ * discard what is on a block device, which it waits for, whatever it is told?
+ */
 bool raio_kiocb_is_cold(struct kiocb *iocb)
 {
 	struct address_space *mapping = iocb->ki_filp->f_mapping;
 
+	if (S_ISBLK(mapping->host->i_mode)) {
+		if (!inode_trylock_shared(mapping->host))
+			return true;
+		inode_unlock_shared(mapping->host);
+	}
 	return !xa_load(&mapping->i_pages, iocb->ki_pos >> PAGE_SHIFT) &&
 	       iocb->ki_pos < i_size_read(mapping->host) && !IS_DAX(mapping->host);
+}
+
+/*
+ * Does a write to the page cache wait, whatever it is told: until it lasts, or on btrfs, which
+ * takes one without waiting only where it doesn't copy on write, and then waits for pages?
+ */
+bool raio_kiocb_write_waits(const struct kiocb *iocb)
+{
+	return iocb_is_dsync(iocb) ||
+	       file_inode(iocb->ki_filp)->i_sb->s_magic == BTRFS_SUPER_MAGIC;
 }
 
 u8 raio_file_blkbits(const struct file *file)
@@ -925,7 +943,7 @@ unsigned int raio_kiocb_reserve(const struct kiocb *iocb, unsigned int nr)
 	struct block_device *bdev = file_inode(iocb->ki_filp)->i_sb->s_bdev;
 	blk_opf_t opf = REQ_SYNC | (iocb->ki_flags & IOCB_WRITE ? REQ_OP_WRITE : REQ_OP_READ);
 	struct blk_plug *plug = current->plug;
-	struct rq_list had, more = { };
+	struct rq_list had = { }, more = { };
 	unsigned int n = 0, before;
 	struct request_queue *q;
 	struct request *rq;
@@ -941,10 +959,20 @@ unsigned int raio_kiocb_reserve(const struct kiocb *iocb, unsigned int nr)
 	if (n >= nr || nr > q->nr_requests)
 		return n;
 
+	/*
+	 * Those that are there already aren't to be had again. Behind ours nobody finds those of
+	 * another kind, and others may need them.
+	 */
+	n = 0;
+	while ((rq = rq_list_pop(&plug->cached_rqs))) {
+		if (is_place_for(rq, iocb, q)) {
+			rq_list_add_tail(&had, rq);
+			n++;
+		} else {
+			blk_mq_free_request(rq);
+		}
+	}
 	before = n;
-	/* Those that are there already aren't to be had again. */
-	had = plug->cached_rqs;
-	rq_list_init(&plug->cached_rqs);
 	while (n < nr) {
 		rq = blk_mq_alloc_request(q, opf, BLK_MQ_REQ_NOWAIT);
 		if (IS_ERR(rq))

@@ -510,7 +510,9 @@ impl Kiocb {
             Asking::Impatiently
         } else if ways & bindings::RAIO_FOP_BUFFER_WASYNC == 0
             // What is written behind the end is to be in one piece.
-            || flags & (bindings::RAIO_IOCB_DSYNC | bindings::RAIO_IOCB_APPEND) != 0
+            || flags & bindings::RAIO_IOCB_APPEND != 0
+            // SAFETY: As above.
+            || unsafe { bindings::raio_kiocb_write_waits(self.as_raw()) }
         {
             Asking::Never
         } else {

@@ -70,7 +70,7 @@ static void polled_begin_slow(struct __test_metadata *_metadata, struct polled *
 	p->flags = flags;
 	ASSERT_EQ(0, nullb_create_as(&p->nb, DISK_MB, ns));
 	/* What nobody asks for isn't to end by itself, which it would after 5 s. */
-	snprintf(path, sizeof(path), "/sys/block/%s/queue/io_timeout", strrchr(p->nb.node, '/') + 1);
+	snprintf(path, sizeof(path), "/sys/block/%s/queue/io_timeout", strrchr(p->nb.dir, '/') + 1);
 	ASSERT_EQ(0, write_str(path, "20000"));
 	if (p->depth) {
 		ASSERT_EQ(0, nullb_set(&p->nb, "power", 0));
@@ -567,40 +567,19 @@ FIXTURE_TEARDOWN(scarce)
 	polled_end(_metadata, &self->p);
 }
 
-/* xfs_fsop_handlereq, with what of it is used. */
-struct handle_request {
-	__u32 fd;
-	const void *path;
-	__u32 oflags;
-	const void *ihandle;
-	__u32 ihandlen;
-	void *ohandle;
-	__u32 *ohandlen;
-};
-
-#define PATH_TO_HANDLE	_IOWR('X', 105, struct handle_request)
-#define OPEN_BY_HANDLE	_IOWR('X', 107, struct handle_request)
-
 /*
  * Registers a descriptor of the file by which no times are noted, if its file system has
  * such: for which a write that comes later would go to a worker.
  */
 static void without_times(struct __test_metadata *_metadata, struct polled *p)
 {
-	char handle[64], path[80];
-	__u32 len = sizeof(handle);
-	struct handle_request of = { .path = path, .ohandle = handle, .ohandlen = &len };
-	struct handle_request as = { .oflags = O_RDWR | O_DIRECT, .ihandle = handle };
-	int dir, fd;
+	char path[80];
+	int fd;
 
 	if (strcmp(p->type, "xfs"))
 		return;
 	snprintf(path, sizeof(path), "%s/file", p->dir);
-	dir = open(p->dir, O_RDONLY | O_DIRECTORY);
-	EXPECT_EQ(0, ioctl(dir, PATH_TO_HANDLE, &of));
-	as.ihandlen = len;
-	fd = ioctl(dir, OPEN_BY_HANDLE, &as);
-	close(dir);
+	fd = open_without_times(p->dir, path, O_RDWR | O_DIRECT);
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(1, native_files(&p->native, 0, 1, &fd));
 	close(p->fd);

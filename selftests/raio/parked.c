@@ -116,11 +116,46 @@ FIXTURE_TEARDOWN(page)
 	scene_end(_metadata, &self->s);
 }
 
-/* Which processors workers may have. */
-#define WORKQUEUE_CPUS	"/sys/devices/virtual/workqueue/cpumask"
-
 #define EXPECT_DATA(s, i, pos, len) \
 	EXPECT_EQ(-1, pattern_check(buf_of((s), (i)), (len), (pos), SEED))
+
+static void *zero_thread(void *data)
+{
+	uint64_t range[2] = { 8 * PAGE, PAGE };
+	const int *fd = data;
+
+	return (void *)ret_errno(ioctl(*fd, BLKZEROOUT, range));
+}
+
+/* A read of what is there waits as long as something else of the device is zeroed: a worker does. */
+TEST_F(page, is_there_while_others_are_zeroed)
+{
+	struct scene *s = &self->s;
+	struct iocb *iop = &s->io[1];
+	struct call call = { .kind = SUBMIT, .aio = s->aio, .iocbs = &iop, .nr = 1 };
+	pthread_t thread;
+	void *ret;
+
+	testdev_cmd("b0 mode softirq");
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, self->fd, PAGE, 3 * PAGE);
+	EXPECT_NEXT(s, 0, PAGE);
+	testdev_cmd("b0 mode hang");
+	ASSERT_EQ(0, pthread_create(&thread, NULL, zero_thread, &self->fd));
+	testdev_cmd("b0 wait held 1");
+	iocb_prep(iop, IOCB_CMD_PREAD, self->fd, buf_of(s, 1), PAGE, 3 * PAGE);
+	call_start(_metadata, &call);
+	EXPECT_RETURNS(1, &call);
+	EXPECT_NO_EVENT(s);
+	testdev_cmd("b0 mode softirq");
+	testdev_cmd("b0 complete all");
+	EXPECT_NEXT(s, 1, PAGE);
+	EXPECT_DATA(s, 1, 3 * PAGE, PAGE);
+	pthread_join(thread, &ret);
+	EXPECT_EQ(NULL, ret);
+}
+
+/* Which processors workers may have. */
+#define WORKQUEUE_CPUS	"/sys/devices/virtual/workqueue/cpumask"
 
 /* A read of what isn't there yet. */
 TEST_F(page, is_waited_for)
@@ -1444,6 +1479,35 @@ TEST_F(other, that_notes_its_time)
 		EXPECT_EQ(punted, MOVED(&s->before, punted));
 		close(fd);
 	}
+}
+
+/* What is to last, by the file's flag, a worker writes to the cache and makes last. */
+TEST_F(other, that_is_to_last)
+{
+	struct scene *s = &self->s;
+	unsigned int i, punted;
+	char path[80];
+
+	snprintf(path, sizeof(path), "%s/raio-test-%d", xfs_dir(), getpid());
+	for (i = 0; i < 2; i++) {
+		int flags = i ? FS_SYNC_FL : 0;
+		int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+		ASSERT_LE(0, fd);
+		EXPECT_EQ(PAGE, pwrite(fd, s->buf, PAGE, 0));
+		EXPECT_EQ(0, fsync(fd));
+		EXPECT_EQ(0, ioctl(fd, FS_IOC_SETFLAGS, &flags));
+		close(fd);
+		/* It would be one who notes its time besides. */
+		fd = open_without_times(xfs_dir(), path, O_RDWR);
+		EXPECT_LE(0, fd);
+		punted = MOVED(&s->before, punted);
+		submit(_metadata, s, 0, IOCB_CMD_PWRITE, fd, PAGE, 0);
+		EXPECT_NEXT(s, 0, PAGE);
+		EXPECT_EQ(punted + i, MOVED(&s->before, punted));
+		close(fd);
+	}
+	unlink(path);
 }
 
 /* One that looks at who reads it, here at what number a process has there, is read by who has submitted that. */

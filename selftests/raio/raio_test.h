@@ -775,6 +775,39 @@ struct nullb {
 #define NULLB_MB	8
 #define NULLB_SIZE	(NULLB_MB * 1024 * 1024ULL)
 
+/* xfs_fsop_handlereq, with what of it is used. */
+struct handle_request {
+	__u32 fd;
+	const void *path;
+	__u32 oflags;
+	const void *ihandle;
+	__u32 ihandlen;
+	void *ohandle;
+	__u32 *ohandlen;
+};
+
+#define PATH_TO_HANDLE	_IOWR('X', 105, struct handle_request)
+#define OPEN_BY_HANDLE	_IOWR('X', 107, struct handle_request)
+
+/* A descriptor by which no times are noted of a file of XFS that is in @dir. */
+static inline int open_without_times(const char *dir, const char *path, int flags)
+{
+	char handle[64];
+	__u32 len = sizeof(handle);
+	struct handle_request of = { .path = path, .ohandle = handle, .ohandlen = &len };
+	struct handle_request as = { .oflags = flags, .ihandle = handle };
+	int at = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = -1;
+
+	if (at >= 0 && !ioctl(at, PATH_TO_HANDLE, &of)) {
+		as.ihandlen = len;
+		fd = ioctl(at, OPEN_BY_HANDLE, &as);
+	}
+	if (at >= 0)
+		close(at);
+	return fd;
+}
+
 static inline int nullb_set(struct nullb *nb, const char *name, unsigned long long val)
 {
 	char path[128], str[32];
