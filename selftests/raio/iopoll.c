@@ -86,6 +86,7 @@ static void polled_begin_slow(struct __test_metadata *_metadata, struct polled *
 		ASSERT_EQ(0, mount(p->nb.node, p->dir, type, MS_NOATIME, NULL)) {
 			TH_LOG("%s", strerror(errno));
 		}
+		first_transfer(_metadata, p->dir);
 		snprintf(path, sizeof(path), "%s/file", p->dir);
 	}
 	p->buf = map_pages(SIZE);
@@ -98,15 +99,6 @@ static void polled_begin_slow(struct __test_metadata *_metadata, struct polled *
 	memset(p->buf, 0, SIZE);
 	begin(_metadata, &p->native, p->fd, p->buf);
 	stats_now(_metadata, &p->before);
-	if (type) {
-		/* The first of a mount is a worker's. */
-		native_prep(&p->native.sq[0], 0, IOCB_CMD_PREAD, p->fd, p->buf, PAGE, 0);
-		ASSERT_EQ(1, native_enter_sq(&p->native, 1, 0, 1));
-		EXPECT_EACH(&p->native, 1, PAGE);
-		memset(p->buf, 0, SIZE);
-		EXPECT_TRUE(wait_for(MOVED(&p->before, completed) == 1));
-		stats_now(_metadata, &p->before);
-	}
 }
 
 static void polled_begin(struct __test_metadata *_metadata, struct polled *p, const char *type,

@@ -814,9 +814,7 @@ TEST_F(crowded, slept_meanwhile)
 
 	ASSERT_LE(0, uffd);
 	ASSERT_EQ(0, uffd_missing(uffd, array + PAGE, PAGE));
-	/* The first of a mount has none. */
-	submit(_metadata, s, 0, IOCB_CMD_PREAD, self->fd, PAGE, 0);
-	EXPECT_NEXT(s, 0, PAGE);
+	first_transfer(_metadata, self->dir);
 	for (i = 0; i < 3 * PLACES; i++)
 		iocb_prep(&s->io[i], IOCB_CMD_PWRITE, self->fd, buf_of(s, i), PAGE, i * 9 * PAGE);
 	call.iocbs = (struct iocb **)(array + PAGE) - PLACES / 2;

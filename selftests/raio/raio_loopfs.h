@@ -56,6 +56,7 @@ static inline void loopfs_begin(struct __test_metadata *_metadata, struct loopfs
 		TH_LOG("%s", strerror(errno));
 	}
 	fs->mounted = true;
+	first_transfer(_metadata, fs->dir);
 }
 
 static inline void loopfs_end(struct __test_metadata *_metadata, struct loopfs *fs)

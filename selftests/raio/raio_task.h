@@ -322,6 +322,31 @@ static inline int receive_fd(int sock)
 	return fd;
 }
 
+/* The first direct transfer of a mount, which would go to a worker: kernel AIO makes it. */
+static inline void first_transfer(struct __test_metadata *_metadata, const char *dir)
+{
+	char *buf = map_pages(PAGE), path[80];
+	struct io_event ev;
+	struct iocb io;
+	struct aio aio;
+	int fd;
+
+	/* It stays: to delete it would be written later. */
+	snprintf(path, sizeof(path), "%s/first", dir);
+	fd = open(path, O_RDWR | O_DIRECT | O_CREAT | O_CLOEXEC, 0600);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(PAGE, pwrite(fd, buf, PAGE, 0));
+	EXPECT_EQ(0, fsync(fd));
+	aio_begin(_metadata, &aio, &kernel_aio, 1);
+	iocb_prep(&io, IOCB_CMD_PREAD, fd, buf, PAGE, 0);
+	EXPECT_EQ(1, aio_submit_one(&aio, &io));
+	EXPECT_EQ(1, aio_wait(&aio, 1, &ev));
+	EXPECT_EVENT(&ev, &io, PAGE);
+	aio_end(_metadata, &aio);
+	close(fd);
+	munmap(buf, PAGE);
+}
+
 /* Memory at which whoever touches it is held. */
 
 /* Pages that are not there: held until uffd_fill(), or the end of the uffd. */
