@@ -213,7 +213,7 @@ impl Prepared {
                 Asking::Impatiently => match Request::ask(request, Manner::Impatient) {
                     // At once: that is what most say.
                     Ok(QUEUED) => Tried::Queued,
-                    said => Request::told(request, Manner::Impatient, said),
+                    said => Request::answered(request, Manner::Impatient, said),
                 },
                 Asking::WhenReady | Asking::Never => Tried::WouldWait,
             };
@@ -345,7 +345,7 @@ impl Request {
     /// It must be a transfer, and the caller's, but belongs to the file if it is `Queued`.
     unsafe fn attempt(this: NonNull<Self>, manner: Manner) -> Tried {
         // SAFETY: As the caller says.
-        unsafe { Self::told(this, manner, Self::ask(this, manner)) }
+        unsafe { Self::answered(this, manner, Self::ask(this, manner)) }
     }
 
     /// Goes on with an attempt of which the file `said` that.
@@ -353,7 +353,7 @@ impl Request {
     /// # Safety
     ///
     /// As for [`Self::attempt`]; it must have been asked in that manner.
-    unsafe fn told(this: NonNull<Self>, manner: Manner, said: Result<isize, Tried>) -> Tried {
+    unsafe fn answered(this: NonNull<Self>, manner: Manner, said: Result<isize, Tried>) -> Tried {
         let request = this.as_ptr();
         let mut said = said;
         loop {
