@@ -1091,13 +1091,18 @@ size_t raio_iov_iter_count(const struct iov_iter *iter)
 	return iov_iter_count(iter);
 }
 
-/* @len bytes of @vecs from @offset on. */
+/* @len bytes of @vecs, from @offset in the first on: as iov_iter_bvec(), which has no offset. */
 void raio_iov_iter_bvec(struct iov_iter *iter, int rw, const struct bio_vec *vecs,
 			unsigned long nr, size_t offset, size_t len)
 {
-	iov_iter_bvec(iter, rw, vecs, nr, offset + len);
-	if (offset)
-		iov_iter_advance(iter, offset);
+	*iter = (struct iov_iter){
+		.iter_type = ITER_BVEC,
+		.data_source = rw,
+		.bvec = vecs,
+		.nr_segs = nr,
+		.iov_offset = offset,
+		.count = len,
+	};
 }
 
 /* The device of @file, if direct transfers there may come to sending a bio. */
