@@ -147,6 +147,11 @@ bool raio_get_user_u32(u32 *value, const u32 __user *addr)
 	return !should_fail_usercopy() && !get_user(*value, addr);
 }
 
+bool raio_get_user_long(unsigned long *value, const unsigned long __user *addr)
+{
+	return !should_fail_usercopy() && !get_user(*value, addr);
+}
+
 bool raio_put_user_u32(u32 value, u32 __user *to)
 {
 	return !should_fail_usercopy() && !put_user(value, to);

@@ -64,6 +64,7 @@ void raio_disable_faults(void);
 void raio_enable_faults(void);
 bool raio_access_ok(const void __user *addr, size_t len);
 bool raio_get_user_u32(u32 *value, const u32 __user *addr);
+bool raio_get_user_long(unsigned long *value, const unsigned long __user *addr);
 bool raio_put_user_u32(u32 value, u32 __user *to);
 
 struct workqueue_struct *raio_alloc_workqueue(const char *name, bool reclaim);

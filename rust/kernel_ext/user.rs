@@ -83,10 +83,14 @@ pub(crate) fn write_u32(addr: usize, value: u32) -> Result {
 /// A word of the caller, of four bytes or eight, at `addr`.
 pub(crate) fn read_word(addr: usize, compat: bool) -> Result<usize> {
     if compat {
-        Ok(read_u32(addr)? as usize)
-    } else {
-        read(addr)
+        return Ok(read_u32(addr)? as usize);
     }
+    let mut value = 0;
+    // SAFETY: The address is checked by the function.
+    if !unsafe { bindings::raio_get_user_long(&mut value, addr as *const usize) } {
+        return Err(EFAULT);
+    }
+    Ok(value)
 }
 
 /// Writes a word of the caller. `value` fits, for it is an address of the caller's.
