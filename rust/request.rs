@@ -54,8 +54,8 @@ use crate::{
         eventfd::EventFd,
         file_io::{
             Complete,
-            Direction,
             Kiocb,
+            Plain,
             Transfer, //
         },
         file_poll::Watch,
@@ -200,6 +200,8 @@ pub(crate) struct Parts {
     pub(crate) identity: Option<Arc<Identity>>,
     /// Its end is to be asked for, if it is a transfer.
     pub(crate) polled: bool,
+    /// Where it is made, if it is one that asks for nothing besides; then nothing has to be prepared.
+    pub(crate) plain: Option<Plain>,
     /// What its event will carry.
     pub(crate) obj: u64,
     pub(crate) data: u64,
@@ -213,10 +215,17 @@ impl Prepared {
     #[inline(always)]
     fn in_memory(memory: Memory, parts: Parts) -> Self {
         let (at, stocked) = memory.into_raw();
+        let kiocb = match &parts.plain {
+            // SAFETY: The file goes into the request.
+            Some(plain) => unsafe {
+                Kiocb::plain(&parts.file, plain, parts.polled, Request::completed)
+            },
+            None => Kiocb::new(parts.polled),
+        };
         // SAFETY: It is memory for a request, and ours.
         unsafe {
             at.write(Request {
-                kiocb: Kiocb::new(parts.polled),
+                kiocb,
                 file: parts.file,
                 buffer: parts.buffer,
                 eventfd: parts.eventfd,
@@ -268,19 +277,6 @@ impl Prepared {
             request
                 .kiocb
                 .prepare(&request.file, transfer, Request::completed)
-        }
-    }
-
-    /// The same for a transfer that asks for nothing besides.
-    #[inline]
-    pub(crate) fn prepare_plain(&mut self, pos: i64, dir: Direction, ioprio: u16) {
-        let request = &mut *self.0;
-        let complete = Request::completed;
-        // SAFETY: `file` is kept by the request.
-        unsafe {
-            request
-                .kiocb
-                .prepare_plain(&request.file, pos, dir, ioprio, complete)
         }
     }
 

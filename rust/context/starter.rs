@@ -25,7 +25,8 @@ use crate::{
         eventfd::EventFd,
         file_io::{
             self,
-            Direction, //
+            Direction,
+            Plain, //
         },
         identity::Identity,
         plug::Plug,
@@ -375,10 +376,15 @@ impl<'a> Starter<'a> {
             eventfd: None,
             identity: identity.clone(),
             polled,
+            plain: Some(Plain {
+                dir: transfer.dir,
+                pos: transfer.pos,
+                ioprio,
+            }),
             obj,
             data: transfer.data,
         })?;
-        let submitted = ops::plain(request, &transfer, ioprio, &mut self.ways, plug, verified)?;
+        let submitted = ops::plain(request, &transfer, &mut self.ways, plug, verified)?;
         submitter.submitted(submitted);
         Ok(())
     }
@@ -427,6 +433,7 @@ impl<'a> Starter<'a> {
             eventfd,
             identity: identity.clone(),
             polled,
+            plain: None,
             obj: given.obj,
             data: args.data,
         })?;

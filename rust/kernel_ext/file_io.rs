@@ -298,6 +298,14 @@ pub(crate) struct Transfer {
     pub(crate) eventfd: bool,
 }
 
+/// The same of one that asks for nothing besides.
+pub(crate) struct Plain {
+    pub(crate) dir: Direction,
+    pub(crate) pos: i64,
+    /// That of the caller.
+    pub(crate) ioprio: u16,
+}
+
 /// How an attempt is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
@@ -332,8 +340,8 @@ const DIRECT_WRITES: usize = 16;
 ///
 /// # Invariants
 ///
-/// Once [`Self::prepare`] was called, `ki_filp` is a file that the owner keeps for as long as the
-/// request exists.
+/// Once [`Self::prepare`] was called, or if it is a [plain](Self::plain) one, `ki_filp` is a file that the
+/// owner keeps for as long as the request exists.
 #[repr(transparent)]
 pub(crate) struct Kiocb(Opaque<bindings::kiocb>);
 
@@ -345,6 +353,37 @@ impl Kiocb {
         if polled {
             // SAFETY: It is ours alone.
             unsafe { (*this.as_raw()).ki_flags = bindings::RAIO_IOCB_HIPRI as ffi::c_int };
+        }
+        this
+    }
+
+    /// One that is prepared for a transfer which asks for nothing besides; nothing is wrong with that.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::prepare`].
+    #[inline(always)]
+    pub(crate) unsafe fn plain(
+        file: &File,
+        transfer: &Plain,
+        polled: bool,
+        complete: Complete,
+    ) -> Self {
+        let this = Self::new(polled);
+        let write = match transfer.dir {
+            Direction::Read => 0,
+            Direction::Write => bindings::RAIO_IOCB_WRITE,
+        };
+        let kiocb = this.as_raw();
+        // INVARIANT: The caller keeps the file.
+        // SAFETY: `this` is ours alone, the file lives.
+        unsafe {
+            (*kiocb).ki_filp = file.as_ptr();
+            (*kiocb).ki_pos = transfer.pos;
+            (*kiocb).ki_complete = Some(complete);
+            // What is polled for stays so.
+            (*kiocb).ki_flags |= (*file.as_ptr()).f_iocb_flags as ffi::c_int | write as ffi::c_int;
+            (*kiocb).ki_ioprio = transfer.ioprio;
         }
         this
     }
@@ -422,37 +461,6 @@ impl Kiocb {
             (*kiocb).ki_flags |= flags as ffi::c_int;
         }
         Ok(())
-    }
-
-    /// The same for a transfer that asks for nothing besides, which nothing is wrong with.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Self::prepare`].
-    #[inline]
-    pub(crate) unsafe fn prepare_plain(
-        &mut self,
-        file: &File,
-        pos: i64,
-        dir: Direction,
-        ioprio: u16,
-        complete: Complete,
-    ) {
-        let kiocb = self.as_raw();
-        let write = match dir {
-            Direction::Read => 0,
-            Direction::Write => bindings::RAIO_IOCB_WRITE,
-        };
-        // INVARIANT: The caller keeps the file.
-        // SAFETY: `self` is ours alone, the file lives.
-        unsafe {
-            (*kiocb).ki_filp = file.as_ptr();
-            (*kiocb).ki_pos = pos;
-            (*kiocb).ki_complete = Some(complete);
-            // What is polled for stays so.
-            (*kiocb).ki_flags |= (*file.as_ptr()).f_iocb_flags as ffi::c_int | write as ffi::c_int;
-            (*kiocb).ki_ioprio = ioprio;
-        }
     }
 
     /// What the file and the request have said so far.

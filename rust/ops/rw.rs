@@ -95,19 +95,17 @@ impl Ways {
     }
 }
 
-/// Reads or writes one buffer, and nothing is said besides, with the I/O priority of the caller. `ways` is
+/// Reads or writes one buffer, and nothing is said besides: a [plain](crate::request::Parts) request. `ways` is
 /// that of the file, whose part may be `verified` already; what goes to a device may be held back in `plug`.
 #[inline(always)]
 pub(crate) fn plain(
     mut request: Prepared,
     transfer: &abi::Transfer,
-    ioprio: u16,
     ways: &mut Ways,
     plug: Option<&Plug>,
     verified: bool,
 ) -> Result<Submitted> {
     let (pos, dir, addr) = (transfer.pos, transfer.dir, transfer.addr);
-    request.prepare_plain(pos, dir, ioprio);
     let flags = request.kiocb().flags();
     let asking = match ways.known {
         Some((of, asking)) if of == flags => asking,

@@ -465,6 +465,7 @@ impl Direct {
                     eventfd: None,
                     identity,
                     polled: false,
+                    plain: None,
                     obj: event.obj,
                     data: event.data,
                 },
