@@ -322,6 +322,9 @@ pub(crate) enum Manner {
     Patient,
 }
 
+/// Also to start I/O of the page cache may be to wait, even for a file that is open for direct I/O.
+const IMPATIENT: u32 = bindings::RAIO_IOCB_NOWAIT | bindings::RAIO_IOCB_NOIO;
+
 /// Which file it is, while somebody has it open. It isn't followed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Inode(*mut bindings::inode);
@@ -579,21 +582,23 @@ impl Kiocb {
         unsafe { bindings::raio_kiocb_reserve(self.as_raw(), nr) }
     }
 
+    /// Has the first attempt made without waiting, where it was prepared for.
+    #[inline(always)]
+    pub(crate) fn hurry(&self) {
+        // SAFETY: Whoever makes the attempt owns it.
+        unsafe { (*self.as_raw()).ki_flags |= IMPATIENT as ffi::c_int }
+    }
+
     /// Has the next attempt made at `pos`, in that manner.
     #[inline]
     pub(crate) fn aim(&self, pos: i64, manner: Manner) {
         let (flags, page) = match manner {
             Manner::AsItIs => return,
-            // Also to start I/O of the page cache may be to wait, even for a file that is open for direct I/O.
-            Manner::Impatient | Manner::Quick => (
-                bindings::RAIO_IOCB_NOWAIT | bindings::RAIO_IOCB_NOIO,
-                ptr::null_mut(),
-            ),
+            Manner::Impatient | Manner::Quick => (IMPATIENT, ptr::null_mut()),
             Manner::ForPages(page) => (bindings::RAIO_IOCB_WAITQ, page),
             Manner::Patient => (0, ptr::null_mut()),
         };
-        let mut all =
-            bindings::RAIO_IOCB_NOWAIT | bindings::RAIO_IOCB_NOIO | bindings::RAIO_IOCB_WAITQ;
+        let mut all = IMPATIENT | bindings::RAIO_IOCB_WAITQ;
         if manner == Manner::Patient {
             // A worker doesn't poll.
             all |= bindings::RAIO_IOCB_HIPRI;

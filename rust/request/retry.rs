@@ -135,7 +135,7 @@ enum Tried {
 
 impl Prepared {
     /// Reads or writes, now or when that doesn't make anybody wait. From here on there will be an event.
-    /// [`Self::prepare`] must have been called for `dir`, and the file must have the method.
+    /// It must be [prepared](Self::prepare) for `dir` and `pos`, and the file must have the method.
     pub(crate) fn transfer(mut self, buffer: UserBuffer, dir: Direction, pos: i64) -> Submitted {
         let asking = self.0.kiocb.asking();
         let tries = matches!(asking, Asking::Impatiently | Asking::Plainly);
@@ -201,7 +201,7 @@ impl Prepared {
     }
 
     /// Makes the first attempt, unless it is known that it `waits`, whatever it is told. It must have been planned,
-    /// with that `asking`.
+    /// with that `asking`, at the position that it is prepared for.
     #[inline(always)]
     pub(crate) fn go(self, asking: Asking, waits: bool) -> Submitted {
         let request = self.leak();
@@ -210,11 +210,14 @@ impl Prepared {
             let tried = match asking {
                 _ if waits => Tried::WouldWait,
                 Asking::Plainly => Request::attempt(request, Manner::AsItIs),
-                Asking::Impatiently => match Request::ask(request, Manner::Impatient) {
-                    // At once: that is what most say.
-                    Ok(QUEUED) => Tried::Queued,
-                    said => Request::answered(request, Manner::Impatient, said),
-                },
+                Asking::Impatiently => {
+                    (*request.as_ptr()).kiocb.hurry();
+                    match Request::ask_aimed(request, Manner::Impatient) {
+                        // At once: that is what most say.
+                        Ok(QUEUED) => Tried::Queued,
+                        said => Request::answered(request, Manner::Impatient, said),
+                    }
+                }
                 Asking::WhenReady | Asking::Never => Tried::WouldWait,
             };
             let waits = matches!(tried, Tried::GotOn | Tried::WouldWait);
@@ -300,8 +303,34 @@ impl Request {
     /// # Safety
     ///
     /// It must be a transfer, and the caller's, but belongs to the file if that says `QUEUED`.
-    #[inline(always)]
     unsafe fn ask(this: NonNull<Self>, manner: Manner) -> Result<isize, Tried> {
+        let request = this.as_ptr();
+        // SAFETY: It is ours.
+        unsafe {
+            let Some(retry) = Self::retry(this) else {
+                return Err(Tried::Ended(EINVAL.to_errno().into()));
+            };
+            // A stream has no position, and sockets refuse all but 0.
+            let moved = if retry.done == 0 || file_io::gets_ready(&(*request).file) {
+                0
+            } else {
+                retry.done as i64
+            };
+            (*request).kiocb.aim(retry.pos.wrapping_add(moved), manner);
+            if manner == Manner::Patient {
+                (*request).kiocb.make_queue();
+            }
+            Self::ask_aimed(this, manner)
+        }
+    }
+
+    /// The same where it is known how and at which position.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::ask`].
+    #[inline(always)]
+    unsafe fn ask_aimed(this: NonNull<Self>, manner: Manner) -> Result<isize, Tried> {
         let request = this.as_ptr();
         // SAFETY: It is ours, until the method may have queued it.
         unsafe {
@@ -310,16 +339,6 @@ impl Request {
             };
             let (done, dir) = (retry.done, retry.dir);
             let buffer: *const UserBuffer = &raw const retry.buffer;
-            // A stream has no position, and sockets refuse all but 0.
-            let moved = if done == 0 || file_io::gets_ready(&(*request).file) {
-                0
-            } else {
-                done as i64
-            };
-            (*request).kiocb.aim(retry.pos.wrapping_add(moved), manner);
-            if manner == Manner::Patient {
-                (*request).kiocb.make_queue();
-            }
             if dir == Direction::Write {
                 match (*request).kiocb.start_write(manner != Manner::Patient) {
                     Ok(keeps) => (*request).writing = keeps,
