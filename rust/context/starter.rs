@@ -82,8 +82,7 @@ pub(super) struct Starter<'a> {
     identity: Option<Arc<Identity>>,
     /// Not such as kernel AIO has: named by their data, about what is registered.
     native: bool,
-    /// Since the first request with a file.
-    submitter: Option<Submitter<'a>>,
+    submitter: Submitter<'a>,
     /// Events of requests without one, whose slots are ours, until they are posted.
     done: &'a mut Done,
     nr_done: usize,
@@ -238,7 +237,7 @@ impl<'a> Starter<'a> {
             slots,
             identity,
             native,
-            submitter: None,
+            submitter: Submitter::new(user),
             done,
             nr_done: 0,
             posted: 0,
@@ -249,10 +248,7 @@ impl<'a> Starter<'a> {
 
     /// Runs what sends those that were held back.
     pub(super) fn send(&mut self, send: &dyn Fn()) {
-        match &self.submitter {
-            Some(submitter) => submitter.collecting(send),
-            None => send(),
-        }
+        self.submitter.collecting(send);
     }
 
     /// Starts one. For those that kernel AIO has, the order of the
@@ -298,9 +294,7 @@ impl<'a> Starter<'a> {
         };
         let mut verified = false;
         if let Some(device) = file.takes(transfer, buffer.is_some()) {
-            let submitter = self
-                .submitter
-                .get_or_insert_with(|| Submitter::new(self.user));
+            let submitter = &mut self.submitter;
             let place = match &buffer {
                 Some(buffer) => Some(buffer.place(addr, len)?),
                 None => None,
@@ -362,9 +356,7 @@ impl<'a> Starter<'a> {
         plug: Option<&Plug>,
         verified: bool,
     ) -> Result {
-        let submitter = self
-            .submitter
-            .get_or_insert_with(|| Submitter::new(self.user));
+        let submitter = &mut self.submitter;
         let ioprio = submitter.ioprio();
         let polled = self.file.as_ref().is_some_and(|file| file.polled);
         let file = Named::take(&mut self.file, left)?;
@@ -419,9 +411,7 @@ impl<'a> Starter<'a> {
             Iocb::write_key(given.obj as usize)?;
         }
         let args = iocb.decode(native)?;
-        let submitter = self
-            .submitter
-            .get_or_insert_with(|| Submitter::new(self.user));
+        let submitter = &mut self.submitter;
         // Who waits for an eventfd doesn't ask.
         let polled = eventfd.is_none() && self.file.as_ref().is_some_and(|file| file.polled);
         let file = Named::take(&mut self.file, given.left)?;
@@ -492,7 +482,7 @@ impl<'a> Starter<'a> {
     /// How many of those that were started go on by themselves.
     #[inline]
     pub(super) fn queued(&self) -> u32 {
-        self.submitter.as_ref().map_or(0, Submitter::queued)
+        self.submitter.queued()
     }
 
     /// Nothing more is started, and the caller `waits` next or doesn't. Returns how many events were posted here.
@@ -503,6 +493,6 @@ impl<'a> Starter<'a> {
         if self.nr_done > 0 {
             self.post_done();
         }
-        self.posted + self.submitter.as_mut().map_or(0, |it| it.finish(waits))
+        self.posted + self.submitter.finish(waits)
     }
 }
