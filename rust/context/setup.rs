@@ -95,7 +95,7 @@ impl Contexts {
         let ours = inflight.clone_arc();
         let pollers = self.siblings.pollers.clone();
         let owner = RingOwner::new(&self.engine.fs, layout, behind, pollers)?;
-        let submission = SubmissionArray::new(owner.populate_behind(behind)?)?;
+        let submission = SubmissionArray::new(owner.populate_behind(behind)?);
         let sq_nr = submission.nr();
         let ring = owner.share();
         let queue = &self.engine.free_queue;

@@ -33,32 +33,20 @@ pub(super) fn pages(nr: u32) -> usize {
 ///
 /// # Invariants
 ///
-/// `at` says where each of the pages is, and `nr` how many entries they have.
+/// `nr` is how many entries the pages have.
 pub(super) struct SubmissionArray {
-    _pages: KVVec<OwnedFolio>,
-    at: KVVec<*const Iocb>,
+    pages: KVVec<OwnedFolio>,
     nr: u32,
 }
 
-// SAFETY: The pages may be read by every thread.
-unsafe impl Send for SubmissionArray {}
-// SAFETY: As above.
-unsafe impl Sync for SubmissionArray {}
-
 impl SubmissionArray {
-    /// That of those pages. Fails with `ENOMEM`.
-    pub(super) fn new(pages: KVVec<OwnedFolio>) -> Result<Self> {
-        let mut at = KVVec::with_capacity(pages.len(), GFP_KERNEL_ACCOUNT)?;
-        for page in &pages {
-            // The capacity is there already, so this doesn't allocate.
-            at.push(page.address().cast_const().cast(), GFP_KERNEL_ACCOUNT)?;
-        }
-        // INVARIANT: As they were just asked.
-        Ok(Self {
+    /// That of those pages.
+    pub(super) fn new(pages: KVVec<OwnedFolio>) -> Self {
+        // INVARIANT: So many fit into them.
+        Self {
             nr: pages.len() as u32 * PER_PAGE,
-            _pages: pages,
-            at,
-        })
+            pages,
+        }
     }
 
     /// Entries.
@@ -76,13 +64,14 @@ impl SubmissionArray {
         } else {
             index.checked_rem(self.nr).ok_or(EINVAL)?
         };
-        let page = task::clamp_index((index / PER_PAGE) as usize, self.at.len()).ok_or(EINVAL)?;
-        let page = *self.at.get(page).ok_or(EINVAL)?;
+        let page =
+            task::clamp_index((index / PER_PAGE) as usize, self.pages.len()).ok_or(EINVAL)?;
+        let page = self.pages.get(page).ok_or(EINVAL)?.address().cast::<Iocb>();
         let in_page = index % PER_PAGE;
-        // SAFETY: Entries of that page, by the type invariant, which stays for as long as `self`. User space
-        // may write to it at the same time; any bytes will do.
+        // SAFETY: Entries of that page, which stays for as long as `self`. User space may write to it at the same
+        // time; any bytes will do.
         unsafe {
-            let at = page.add(in_page as usize);
+            let at = page.cast_const().add(in_page as usize);
             // INVARIANT: It is one of them, too.
             let next = (in_page + 1 < PER_PAGE).then(|| Next(at.add(1), PhantomData));
             Ok((at.read_volatile(), next))

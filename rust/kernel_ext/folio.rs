@@ -11,8 +11,12 @@ use core::ptr::NonNull;
 ///
 /// # Invariants
 ///
-/// The pointer is a folio of at least one page in directly mapped memory, and we own a reference.
-pub(crate) struct OwnedFolio(NonNull<bindings::folio>);
+/// `folio` is one of at least one page in directly mapped memory, and we own a reference. `address` is that of the
+/// memory.
+pub(crate) struct OwnedFolio {
+    folio: NonNull<bindings::folio>,
+    address: *mut u8,
+}
 
 // SAFETY: A reference to a folio may be held and dropped by every thread.
 unsafe impl Send for OwnedFolio {}
@@ -27,7 +31,11 @@ impl OwnedFolio {
     /// `ptr` must be a folio in directly mapped memory, and the reference must be the caller's.
     pub(crate) unsafe fn from_raw(ptr: NonNull<bindings::folio>) -> Self {
         // INVARIANT: As the caller says.
-        Self(ptr)
+        Self {
+            folio: ptr,
+            // SAFETY: As the caller says.
+            address: unsafe { bindings::raio_folio_address(ptr.as_ptr()) }.cast(),
+        }
     }
 
     /// Takes another reference to a folio.
@@ -36,29 +44,29 @@ impl OwnedFolio {
     ///
     /// `ptr` must be a folio in directly mapped memory to which there is a reference.
     pub(crate) unsafe fn get(ptr: NonNull<bindings::folio>) -> Self {
-        // SAFETY: There is a reference, as the caller says.
-        unsafe { bindings::raio_folio_get(ptr.as_ptr()) };
-        // INVARIANT: The reference that was just taken.
-        Self(ptr)
+        // SAFETY: There is a reference, as the caller says, and now another.
+        unsafe {
+            bindings::raio_folio_get(ptr.as_ptr());
+            Self::from_raw(ptr)
+        }
     }
 
     /// The folio.
     pub(crate) fn as_ptr(&self) -> *mut bindings::folio {
-        self.0.as_ptr()
+        self.folio.as_ptr()
     }
 
     /// Its memory, of `PAGE_SIZE` bytes at least, for as long as the reference is held. User space
     /// may map it: it must not be turned into a reference.
     #[inline]
     pub(crate) fn address(&self) -> *mut u8 {
-        // SAFETY: A live folio in directly mapped memory, by the type invariant.
-        unsafe { bindings::raio_folio_address(self.0.as_ptr()) }.cast()
+        self.address
     }
 }
 
 impl Drop for OwnedFolio {
     fn drop(&mut self) {
         // SAFETY: The reference is ours, by the type invariant.
-        unsafe { bindings::raio_folio_put(self.0.as_ptr()) }
+        unsafe { bindings::raio_folio_put(self.folio.as_ptr()) }
     }
 }
