@@ -112,58 +112,69 @@ impl<T: Send + Sync> Drop for Use<T> {
 ///
 /// # Invariants
 ///
-/// Owns so many references to its `uses`.
-pub(crate) struct Uses<T: Send + Sync>(Option<NonNull<Registered<T>>>, usize);
+/// Owns `n` references to the `uses` of `what`.
+pub(crate) struct Uses<T: Send + Sync> {
+    what: *mut Registered<T>,
+    n: usize,
+}
 
 impl<T: Send + Sync> Uses<T> {
     /// None.
     pub(crate) const fn none() -> Self {
-        Self(None, 0)
+        // INVARIANT: There are none.
+        Self {
+            what: ptr::null_mut(),
+            n: 0,
+        }
     }
 
     /// `n` in place of one, which isn't 0.
     pub(crate) fn several(one: Use<T>, n: usize) -> Self {
-        let node = one.0;
+        let what = one.0;
         core::mem::forget(one);
         if n > 1 {
             // SAFETY: There is one, so it isn't at its end.
-            unsafe { node.as_ref().uses.get_many(n - 1) };
+            unsafe { what.as_ref().uses.get_many(n - 1) };
         }
         // INVARIANT: The one, and those that were taken here.
-        Self(Some(node), n.max(1))
+        Self {
+            what: what.as_ptr(),
+            n: n.max(1),
+        }
     }
 
     /// One of them.
     #[inline]
     pub(crate) fn split(&mut self) -> Option<Use<T>> {
-        let node = self.0.filter(|_| self.1 > 0)?;
-        self.1 -= 1;
+        self.n = self.n.checked_sub(1)?;
         // INVARIANT: One of ours.
-        Some(Use(node))
+        NonNull::new(self.what).map(Use)
     }
 
     /// One more, or one of another in their place.
     #[inline]
     pub(crate) fn add(&mut self, one: Use<T>) {
-        if self.0 != Some(one.0) {
+        if self.what != one.0.as_ptr() {
             self.give_up();
-            self.0 = Some(one.0);
+            self.what = one.0.as_ptr();
         }
         // INVARIANT: It is ours now.
-        self.1 += 1;
+        self.n += 1;
         core::mem::forget(one);
     }
 
+    #[inline]
     fn give_up(&mut self) {
-        if let Some(node) = self.0.filter(|_| self.1 > 0) {
+        if self.n > 0 {
             // SAFETY: The references are ours, by the type invariant.
-            unsafe { PercpuRef::put_many(&raw const (*node.as_ptr()).uses, self.1) }
+            unsafe { PercpuRef::put_many(&raw const (*self.what).uses, self.n) }
         }
-        self.1 = 0;
+        self.n = 0;
     }
 }
 
 impl<T: Send + Sync> Drop for Uses<T> {
+    #[inline]
     fn drop(&mut self) {
         self.give_up();
     }
