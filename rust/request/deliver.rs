@@ -63,15 +63,14 @@ pub(super) unsafe fn requests(
     (n, ended)
 }
 
-/// Posts the events of those on the direct path for which nothing has to be done that may sleep. Returns these, whose
-/// places are free now, and the others, that have to [go on](Direct::go_on). Any context.
+/// Posts the events of those on the direct path for which nothing has to be done that may sleep, and keeps them in
+/// `ended`: their places are free now. The `others` have to [go on](Direct::go_on). Any context.
 ///
 /// # Safety
 ///
 /// They must be of `ctx`, which somebody else keeps, and the caller's, after their bios have ended.
 #[inline(never)]
-pub(super) unsafe fn direct(ctx: &Kioctx, mut ended: List<Direct>) -> (List<Direct>, List<Direct>) {
-    let mut others = List::new();
+pub(super) unsafe fn direct(ctx: &Kioctx, ended: &mut List<Direct>, others: &mut List<Direct>) {
     let mut files = Uses::<ARef<File>>::none();
     // SAFETY: It is ours, and its bio has ended.
     ended.retain(|this| unsafe {
@@ -91,5 +90,4 @@ pub(super) unsafe fn direct(ctx: &Kioctx, mut ended: List<Direct>) -> (List<Dire
             ctx.put_all(ended.n as usize);
         }
     }
-    (ended, others)
 }

@@ -169,11 +169,15 @@ impl Iopoll {
         requests: List<Request>,
     ) -> Over {
         let came = direct.n + requests.n;
-        let (direct, requests, went) = {
+        let (mut direct, requests, went) = {
             let mut polled = self.polled.lock();
-            let direct = look(&mut polled.direct, &self.direct, direct);
-            let mut requests = look(&mut polled.requests, &self.requests, requests);
-            let went = direct.n + requests.n;
+            let (direct, went) = look(&mut polled.direct, &self.direct, direct, |_| true);
+            // With the lock: so each is found here or there.
+            // SAFETY: Its submitter's part is ours.
+            let is_ours =
+                |this| unsafe { Request::handover(this).has_ended() || !ctx.inflight().join(this) };
+            let (requests, more) = look(&mut polled.requests, &self.requests, requests, is_ours);
+            let went = went + more;
             // Those that others find don't come and go.
             // Relaxed: see `any`.
             if came > went {
@@ -181,11 +185,6 @@ impl Iopoll {
             } else if went > came {
                 let _ = self.nr.fetch_sub(went - came, Relaxed);
             }
-            // With the lock: so each is found here or there.
-            // SAFETY: Its submitter's part is ours.
-            requests.retain(|this| unsafe {
-                Request::handover(this).has_ended() || !ctx.inflight().join(this)
-            });
             (direct, requests, went)
         };
         if came > 0 {
@@ -200,10 +199,11 @@ impl Iopoll {
             memory: List::new(),
         };
         if direct.n > 0 {
+            let mut others = List::new();
             // SAFETY: They are of the context, and have ended.
-            let (ready, mut others) = unsafe { deliver::direct(ctx, direct) };
-            over.posted += ready.n;
-            over.places = ready;
+            unsafe { deliver::direct(ctx, &mut direct, &mut others) };
+            over.posted += direct.n;
+            over.places = direct;
             while let Some(this) = others.pop() {
                 // SAFETY: It has ended, and is ours.
                 unsafe { Direct::go_on(this) }
@@ -241,8 +241,15 @@ impl Iopoll {
     }
 }
 
-/// Asks for those and the ones that were added, or are now, until something has ended. Takes out all that have.
-fn look<T: Polled>(list: &mut List<T>, added: &Stack<T>, new: List<T>) -> List<T> {
+/// Asks for those and the ones that were added, or are now, until something has ended. Takes out all that are over,
+/// of which `is_ours` says whose they are then. Returns those that are ours, and how many were taken out.
+#[inline(always)]
+fn look<T: Polled>(
+    list: &mut List<T>,
+    added: &Stack<T>,
+    new: List<T>,
+    mut is_ours: impl FnMut(NonNull<T>) -> bool,
+) -> (List<T>, u32) {
     list.append(added);
     list.append_list(new);
     let mut over = List::new();
@@ -256,15 +263,16 @@ fn look<T: Polled>(list: &mut List<T>, added: &Stack<T>, new: List<T>) -> List<T
         said
     };
     if !list.each().any(has_said) {
-        return over;
+        return (over, 0);
     }
-    // SAFETY: As above; what isn't kept is ours.
+    let had = list.n;
+    // SAFETY: As above; what isn't kept is whose `is_ours` says.
     list.retain(|this| unsafe {
         let is_over = T::is_over(this);
-        if is_over {
+        if is_over && is_ours(this) {
             over.push(this);
         }
         !is_over
     });
-    over
+    (over, had - list.n)
 }

@@ -381,9 +381,10 @@ impl<'a> Submitter<'a> {
     #[inline(never)]
     fn deliver_collected(&mut self) {
         // SAFETY: We own it.
-        let collected = unsafe { &mut *self.ctx.cache().own.get() }.collected.take();
+        let mut ended = unsafe { &mut *self.ctx.cache().own.get() }.collected.take();
+        let mut later = List::new();
         // SAFETY: They are ours, and their bios have ended.
-        let (ended, mut later) = unsafe { deliver::direct(self.ctx, collected) };
+        unsafe { deliver::direct(self.ctx, &mut ended, &mut later) };
         if ended.n > 0 {
             self.posted += ended.n;
             Counter::Early.add(ended.n.into());
