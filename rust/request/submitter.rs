@@ -181,6 +181,8 @@ impl Drop for Owned {
 pub(crate) struct Submitter<'a> {
     ctx: &'a Kioctx,
     owns: bool,
+    /// The context was set up for it.
+    polls: bool,
     ioprio: u16,
     direct: u32,
     /// Of the others, those with which their files went on.
@@ -219,6 +221,7 @@ impl<'a> Submitter<'a> {
         Self {
             ctx,
             owns,
+            polls: cache.iopoll.is_wanted(),
             ioprio: file_io::current_ioprio(),
             direct: 0,
             went_on: 0,
@@ -320,7 +323,7 @@ impl<'a> Submitter<'a> {
         Ok(Prepared::in_memory(memory, parts()))
     }
 
-    /// Has one that was submitted, until it is handed over or its event is posted.
+    /// Has one that was submitted, until it is handed over, polled for, or its event is posted.
     #[inline(always)]
     pub(crate) fn submitted(&mut self, submitted: Submitted) {
         let course = submitted.course();
@@ -329,8 +332,20 @@ impl<'a> Submitter<'a> {
             submitted.hand_over();
             return;
         }
-        // SAFETY: It is the submitter's.
-        unsafe { self.started.push(submitted.into_raw()) };
+        let this = submitted.into_raw();
+        // SAFETY: The submitter's, which we are.
+        unsafe {
+            let goes_on = course == Course::WentOn;
+            if self.polls
+                && goes_on
+                && !Request::handover(this).has_ended()
+                && Request::is_left_to_be_polled(this)
+            {
+                self.polled_requests.push(this);
+                return;
+            }
+            self.started.push(this);
+        }
         if self.started.n >= MOST {
             self.settle();
         }
@@ -342,12 +357,10 @@ impl<'a> Submitter<'a> {
         self.direct + self.went_on
     }
 
-    /// Hands over what was started, keeps what is polled for, or posts the events of what has ended.
+    /// Hands over what was started, or posts the events of what has ended.
     fn settle(&mut self) {
         let started = self.started.take();
-        let polled_requests = &mut self.polled_requests;
         let inflight = self.ctx.inflight();
-        let polls = self.ctx.cache().iopoll.is_wanted();
         let early = Cell::new(0);
         let count = &early;
         let mut joining = None;
@@ -355,10 +368,6 @@ impl<'a> Submitter<'a> {
         // SAFETY: The submitter's, which we are, until it is handed over.
         let has_ended = move |this| unsafe {
             if !Request::handover(this).has_ended() {
-                if polls && Request::is_left_to_be_polled(this) {
-                    polled_requests.push(this);
-                    return false;
-                }
                 let joining = joining.get_or_insert_with(|| Inflight::joining(inflight));
                 if joining.join(this) {
                     return false;
