@@ -272,13 +272,19 @@ pub(crate) struct Request {
 pub(crate) struct Transfer {
     /// To be given back in the event.
     pub(crate) data: u64,
-    pub(crate) dir: Direction,
     /// A descriptor, or the number of a file that is registered.
     pub(crate) fd: u32,
     pub(crate) is_file_fixed: bool,
     /// The number of the buffer, if it is registered.
     pub(crate) buffer: Option<u32>,
-    /// Where in the caller's memory, which has to be in that buffer.
+    pub(crate) span: Span,
+}
+
+/// What is read or written.
+#[derive(Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) dir: Direction,
+    /// Where in the caller's memory. If the buffer is registered, it has to be in that.
     pub(crate) addr: usize,
     pub(crate) len: usize,
     /// Where in the file.
@@ -383,16 +389,18 @@ impl Iocb {
         }
         Some(Transfer {
             data: iocb.aio_data,
-            dir,
             fd: iocb.aio_fildes,
             is_file_fixed: iocb.aio_flags & file != 0,
             buffer: match is_fixed {
                 true => Some(u32::try_from(iocb.aio_reserved2).ok()?),
                 false => None,
             },
-            addr: usize::try_from(iocb.aio_buf).ok()?,
-            len: isize::try_from(iocb.aio_nbytes).ok()? as usize,
-            pos: iocb.aio_offset,
+            span: Span {
+                dir,
+                addr: usize::try_from(iocb.aio_buf).ok()?,
+                len: isize::try_from(iocb.aio_nbytes).ok()? as usize,
+                pos: iocb.aio_offset,
+            },
         })
     }
 

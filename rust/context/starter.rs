@@ -18,6 +18,7 @@ use super::{
 use crate::{
     abi::{
         Iocb,
+        Span,
         Transfer, //
     },
     kernel_ext::{
@@ -180,12 +181,17 @@ impl Named {
 
     /// The device, if that transfer can be made on the direct path, its memory being registered or not.
     #[inline(always)]
-    fn takes(&self, transfer: &Transfer, registered: bool) -> Option<Device> {
-        let (file, dir) = (self.file(), transfer.dir);
-        let (addr, len) = (transfer.addr, transfer.len);
+    fn takes(&self, span: &Span, registered: bool) -> Option<Device> {
+        let file = self.file();
+        let &Span {
+            dir,
+            addr,
+            len,
+            pos,
+        } = span;
         self.device.filter(|device| {
             file_io::open_for(file, dir)
-                && device.takes(file, transfer.pos, addr, len, dir)
+                && device.takes(file, pos, addr, len, dir)
                 // What is wrong with memory the ordinary path says.
                 && (registered || user::is_memory(addr, len))
         })
@@ -196,9 +202,9 @@ impl Named {
     /// be merged too, at the front; it isn't looked for, and is not merged. Nor is one that is polled for: it would
     /// end only when that of somebody else is asked for, or that one with it, who may count on an interrupt.
     #[inline(always)]
-    fn is_alone(&mut self, transfer: &Transfer, next: Option<Next<'_>>, is_last: bool) -> bool {
-        let begin = transfer.pos as u64;
-        let end = begin.wrapping_add(transfer.len as u64);
+    fn is_alone(&mut self, span: &Span, next: Option<Next<'_>>, is_last: bool) -> bool {
+        let begin = span.pos as u64;
+        let end = begin.wrapping_add(span.len as u64);
         let goes_on = mem::replace(&mut self.last_end, end) == begin;
         if self.polled || !self.merges_neighbours {
             return self.polled;
@@ -276,7 +282,13 @@ impl<'a> Starter<'a> {
     /// Starts a transfer that asks for nothing besides, on the direct path if it is one for that.
     #[inline(always)]
     fn start_transfer(&mut self, transfer: &Transfer, given: Given<'_>, slot: Slot) -> Result {
-        let (addr, len, dir) = (transfer.addr, transfer.len, transfer.dir);
+        let span = &transfer.span;
+        let &Span {
+            dir,
+            addr,
+            len,
+            pos,
+        } = span;
         let file = match &mut self.file {
             Some(file) if file.is(transfer.fd, transfer.is_file_fixed) => file,
             other => {
@@ -293,13 +305,13 @@ impl<'a> Starter<'a> {
             None => None,
         };
         let mut verified = false;
-        if let Some(device) = file.takes(transfer, buffer.is_some()) {
+        if let Some(device) = file.takes(span, buffer.is_some()) {
             let submitter = &mut self.submitter;
             let place = match &buffer {
                 Some(buffer) => Some(buffer.place(addr, len)?),
                 None => None,
             };
-            file_io::verify_area(file.file(), transfer.pos, len, dir)?;
+            file_io::verify_area(file.file(), pos, len, dir)?;
             verified = true;
             let vacant = match file.note(dir) {
                 true => submitter.place()?,
@@ -314,7 +326,7 @@ impl<'a> Starter<'a> {
                 if let Some(place) = place {
                     // Who makes a call for each may have another that goes on with it.
                     let is_last = self.native && given.left == 0;
-                    let is_alone = file.is_alone(transfer, given.next, is_last);
+                    let is_alone = file.is_alone(span, given.next, is_last);
                     let manner = (is_alone, file.polled);
                     let flight = Flight {
                         slot,
@@ -323,7 +335,7 @@ impl<'a> Starter<'a> {
                         identity: self.identity.clone(),
                         addr,
                         len,
-                        pos: transfer.pos,
+                        pos,
                         dir,
                         ioprio: submitter.ioprio(),
                     };
@@ -335,12 +347,12 @@ impl<'a> Starter<'a> {
         }
         // A copy, so that what is passed is in memory only if it is.
         self.start_plain(
-            *transfer,
-            (given.obj, given.left),
+            *span,
+            (given.obj, transfer.data),
+            (given.left, verified),
             slot,
             buffer,
             given.plug,
-            verified,
         )
     }
 
@@ -349,12 +361,12 @@ impl<'a> Starter<'a> {
     #[inline(never)]
     fn start_plain(
         &mut self,
-        transfer: Transfer,
-        (obj, left): (u64, u32),
+        span: Span,
+        (obj, data): (u64, u64),
+        (left, verified): (u32, bool),
         slot: Slot,
         buffer: Option<Buffer>,
         plug: Option<&Plug>,
-        verified: bool,
     ) -> Result {
         let submitter = &mut self.submitter;
         let ioprio = submitter.ioprio();
@@ -369,14 +381,14 @@ impl<'a> Starter<'a> {
             identity: identity.clone(),
             polled,
             plain: Some(Plain {
-                dir: transfer.dir,
-                pos: transfer.pos,
+                dir: span.dir,
+                pos: span.pos,
                 ioprio,
             }),
             obj,
-            data: transfer.data,
+            data,
         })?;
-        let submitted = ops::plain(request, &transfer, &mut self.ways, plug, verified)?;
+        let submitted = ops::plain(request, span, &mut self.ways, plug, verified)?;
         submitter.submitted(submitted);
         Ok(())
     }

@@ -100,12 +100,12 @@ impl Ways {
 #[inline(always)]
 pub(crate) fn plain(
     mut request: Prepared,
-    transfer: &abi::Transfer,
+    span: abi::Span,
     ways: &mut Ways,
     plug: Option<&Plug>,
     verified: bool,
 ) -> Result<Submitted> {
-    let (pos, dir, addr) = (transfer.pos, transfer.dir, transfer.addr);
+    let (pos, dir, addr) = (span.pos, span.dir, span.addr);
     let flags = request.kiocb().flags();
     let asking = match ways.known {
         Some((of, asking)) if of == flags => asking,
@@ -124,7 +124,7 @@ pub(crate) fn plain(
             asking
         }
     };
-    let mut len = transfer.len;
+    let mut len = span.len;
     let place = match request.buffer() {
         Some(buffer) => Some(buffer.place(addr, len)?),
         None => None,
