@@ -66,6 +66,8 @@ pub(super) type Done = [MaybeUninit<Event>; NOTHINGS];
 #[derive(Clone, Copy)]
 pub(super) struct Given<'a> {
     pub(super) iocb: &'a Iocb,
+    /// It is not such as kernel AIO has: named by its data, about what is registered.
+    pub(super) native: bool,
     /// What its event has for the address of the iocb.
     pub(super) obj: u64,
     /// The following one, if it can be looked at.
@@ -81,8 +83,6 @@ pub(super) struct Starter<'a> {
     user: &'a User,
     slots: Slots,
     identity: Option<Arc<Identity>>,
-    /// Not such as kernel AIO has: named by their data, about what is registered.
-    native: bool,
     submitter: Submitter<'a>,
     /// Events of requests without one, whose slots are ours, until they are posted.
     done: &'a mut Done,
@@ -229,20 +229,18 @@ impl Named {
 
 impl<'a> Starter<'a> {
     /// For a call by `user` that has so many `slots`, for requests by somebody else than the context's identity
-    /// if that is said; `native` ones, or such as kernel AIO has.
+    /// if that is said.
     #[inline(always)]
     pub(super) fn new(
         user: &'a User,
         slots: Slots,
         identity: Option<Arc<Identity>>,
-        native: bool,
         done: &'a mut Done,
     ) -> Self {
         Self {
             user,
             slots,
             identity,
-            native,
             submitter: Submitter::new(user),
             done,
             nr_done: 0,
@@ -262,11 +260,11 @@ impl<'a> Starter<'a> {
     #[inline(always)]
     pub(super) fn start(&mut self, given: Given<'_>) -> Result {
         let iocb = given.iocb;
-        if let Some(transfer) = iocb.as_transfer(self.native) {
+        if let Some(transfer) = iocb.as_transfer(given.native) {
             let slot = self.slots.next().ok_or(EAGAIN)?;
             return self.start_transfer(&transfer, given, slot);
         }
-        if self.native && iocb.is_plain_noop() {
+        if given.native && iocb.is_plain_noop() {
             let slot = self.slots.next().ok_or(EAGAIN)?;
             self.has_done(slot, &ops::nothing(given.obj));
             return Ok(());
@@ -297,7 +295,7 @@ impl<'a> Starter<'a> {
                 Named::look_up(other, self.user, fd, fixed, given.left)?
             }
         };
-        if !self.native {
+        if !given.native {
             Iocb::write_key(given.obj as usize)?;
         }
         let buffer = match transfer.buffer {
@@ -325,7 +323,7 @@ impl<'a> Starter<'a> {
                 };
                 if let Some(place) = place {
                     // Who makes a call for each may have another that goes on with it.
-                    let is_last = self.native && given.left == 0;
+                    let is_last = given.native && given.left == 0;
                     let is_alone = file.is_alone(span, given.next, is_last);
                     let manner = (is_alone, file.polled);
                     let flight = Flight {
@@ -395,7 +393,7 @@ impl<'a> Starter<'a> {
 
     #[inline(never)]
     fn start_any(&mut self, given: Given<'_>) -> Result {
-        let (iocb, native) = (given.iocb, self.native);
+        let (iocb, native) = (given.iocb, given.native);
         iocb.check(native)?;
         let slot = self.slots.next().ok_or(EAGAIN)?;
         if native && iocb.is_noop() {

@@ -223,11 +223,10 @@ impl User {
         identity: Option<Arc<Identity>>,
     ) -> Started {
         let slots = Slots::claim(self, nr);
-        let native = !matches!(iocbs, Iocbs::Pointers { .. });
         let mut done = [const { MaybeUninit::uninit() }; NOTHINGS];
         // So many at most may need something of a device.
         let many = nr.min(slots.left);
-        let mut starter = Starter::new(self, slots, identity, native, &mut done);
+        let mut starter = Starter::new(self, slots, identity, &mut done);
         let all = |starter: &mut Starter<'_>, plug: Option<&Plug>| match iocbs {
             Iocbs::Pointers { at, compat } => {
                 let word = if compat { 4 } else { mem::size_of::<usize>() };
@@ -236,6 +235,7 @@ impl User {
                     let addr = user::read_word(at, compat)?;
                     starter.start(Given {
                         iocb: &user::read(addr)?,
+                        native: false,
                         obj: addr as u64,
                         next: None,
                         left: nr - i - 1,
@@ -249,6 +249,7 @@ impl User {
                 starter.start(Given {
                     obj: iocb.data(),
                     iocb: &iocb,
+                    native: true,
                     next,
                     left,
                     plug,
