@@ -9,7 +9,6 @@ use super::{
         Starter,
         NOTHINGS, //
     },
-    submission::Next,
     Kioctx,
     User, //
 };
@@ -243,15 +242,26 @@ impl User {
                     })
                 })
             }
-            _ => each(nr, |i| {
-                let (iocb, next) = self.read(iocbs, i)?;
-                let left = nr - i - 1;
+            Iocbs::Shared(first) => each(nr, |i| {
+                let (iocb, next) = self.submission.read(first, i)?;
                 starter.start(Given {
                     obj: iocb.data(),
                     iocb: &iocb,
                     native: true,
                     next,
-                    left,
+                    left: nr - i - 1,
+                    plug,
+                })
+            }),
+            Iocbs::Array(array) => each(nr, |i| {
+                let at = array.wrapping_add((i as usize).wrapping_mul(mem::size_of::<Iocb>()));
+                let iocb: Iocb = user::read(at)?;
+                starter.start(Given {
+                    obj: iocb.data(),
+                    iocb: &iocb,
+                    native: true,
+                    next: None,
+                    left: nr - i - 1,
                     plug,
                 })
             }),
@@ -265,20 +275,6 @@ impl User {
         started.queued = starter.queued();
         started.posted = starter.finish(waits);
         started
-    }
-
-    /// Reads one of a call's requests, if they are such as kernel AIO doesn't have, and returns the next one if it
-    /// can be looked at.
-    #[inline(always)]
-    fn read(&self, iocbs: Iocbs, i: u32) -> Result<(Iocb, Option<Next<'_>>)> {
-        match iocbs {
-            Iocbs::Shared(first) => self.submission.read(first, i),
-            Iocbs::Array(array) => {
-                let at = array.wrapping_add((i as usize).wrapping_mul(mem::size_of::<Iocb>()));
-                Ok((user::read(at)?, None))
-            }
-            Iocbs::Pointers { .. } => Err(EINVAL),
-        }
     }
 }
 
