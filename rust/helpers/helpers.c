@@ -239,11 +239,6 @@ const struct cred *raio_get_current_cred(void)
 	return get_current_cred();
 }
 
-bool raio_is_current_cred(const struct cred *cred)
-{
-	return cred == current_cred();
-}
-
 /* Shared as CLONE_IO does. */
 void *raio_get_io_context(void)
 {
@@ -254,11 +249,6 @@ void *raio_get_io_context(void)
 		atomic_inc(&ioc->active_ref);
 	}
 	return ioc;
-}
-
-bool raio_is_current_io_context(const void *ioc)
-{
-	return ioc == current->io_context;
 }
 
 /* As who shared it last and exits; what is in it goes with the last reference. */
@@ -299,7 +289,7 @@ void *raio_get_blkcg(void)
 	return task_get_css(current, io_cgrp_id);
 }
 
-bool raio_is_current_blkcg(const void *css)
+static bool is_current_blkcg(const void *css)
 {
 	guard(rcu)();
 	return css == task_css(current, io_cgrp_id);
@@ -315,7 +305,7 @@ void *raio_get_blkcg(void)
 	return NULL;
 }
 
-bool raio_is_current_blkcg(const void *css)
+static bool is_current_blkcg(const void *css)
 {
 	return true;
 }
@@ -333,11 +323,6 @@ void raio_assume_blkcg(void *css)
 struct task_struct *raio_get_process(void)
 {
 	return get_task_struct(current->group_leader);
-}
-
-bool raio_is_current_process(struct task_struct *leader)
-{
-	return leader->signal == current->signal;
 }
 
 void raio_put_process(struct task_struct *leader)
@@ -408,9 +393,11 @@ u32 raio_swap_access_rights(u32 rights)
 	return old;
 }
 
-bool raio_limits_are(unsigned long fsize, u32 rights)
+bool raio_is_current(const struct raio_identity *who)
 {
-	return raio_fsize_limit() == fsize && raio_access_rights() == rights;
+	return who->cred == current_cred() && who->io_context == current->io_context &&
+	       is_current_blkcg(who->blkcg) && who->process->signal == current->signal &&
+	       who->fsize == raio_fsize_limit() && who->rights == raio_access_rights();
 }
 
 /* What the task allocates is charged to who has @mm. */

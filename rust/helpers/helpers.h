@@ -84,19 +84,26 @@ void raio_keep_awake(void);
 
 int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max);
 
+/* What a task acts with: see kernel_ext/identity.rs. */
+struct raio_identity {
+	const struct cred *cred;
+	void *io_context;
+	void *blkcg;
+	struct task_struct *process;
+	unsigned long fsize;
+	u32 rights;
+};
+
+bool raio_is_current(const struct raio_identity *who);
 const struct cred *raio_get_current_cred(void);
-bool raio_is_current_cred(const struct cred *cred);
 void *raio_get_io_context(void);
-bool raio_is_current_io_context(const void *ioc);
 void raio_put_io_context(void *ioc);
 void raio_drop_io_context(void *ioc);
 void *raio_swap_io_context(void *ioc);
 void *raio_get_blkcg(void);
-bool raio_is_current_blkcg(const void *css);
 void raio_put_blkcg(void *css);
 void raio_assume_blkcg(void *css);
 struct task_struct *raio_get_process(void);
-bool raio_is_current_process(struct task_struct *leader);
 void raio_put_process(struct task_struct *leader);
 void raio_account_io(struct task_struct *leader);
 void raio_forget_io(void);
@@ -106,7 +113,6 @@ size_t raio_nofile_limit(void);
 unsigned long raio_swap_fsize_limit(unsigned long limit);
 u32 raio_access_rights(void);
 u32 raio_swap_access_rights(u32 rights);
-bool raio_limits_are(unsigned long fsize, u32 rights);
 void *raio_charge_mm(struct mm_struct *mm, void **saved);
 void raio_uncharge_mm(void *memcg, void *saved);
 struct user_struct *raio_charge_locked(struct mm_struct *mm, unsigned long pages);

@@ -11,16 +11,12 @@ use crate::{
     bindings,
     kernel_ext::task, //
 };
-use core::{
-    ffi::c_void,
-    ptr::{
-        self,
-        NonNull, //
-    },
+use core::ptr::{
+    self,
+    NonNull, //
 };
 use kernel::{
     cred::Credential,
-    ffi,
     mm::Mm,
     sync::aref::ARef,
     types::ScopeGuard, //
@@ -30,17 +26,11 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// Owns a reference to each of `io_context` and `blkcg` that isn't null, and to `process`, a group
-/// leader.
+/// Owns a reference to each of `io_context` and `blkcg` of `who` that isn't null, and to its `process`, a group
+/// leader. Its `cred` are `credentials`.
 pub(crate) struct Identity {
+    who: bindings::raio_identity,
     credentials: ARef<Credential>,
-    io_context: *mut c_void,
-    blkcg: *mut c_void,
-    process: NonNull<bindings::task_struct>,
-    /// `RLIMIT_FSIZE`.
-    fsize: ffi::c_ulong,
-    /// What it may do with memory by its protection keys.
-    rights: u32,
 }
 
 // SAFETY: References to what may be used, and put, by every thread.
@@ -51,36 +41,32 @@ unsafe impl Sync for Identity {}
 impl Identity {
     /// The running task's.
     pub(crate) fn current() -> Self {
+        let credentials = task::credentials();
         // INVARIANT: The references that are taken here.
         // SAFETY: They may always be called by a task that isn't at its end. It has a leader.
-        unsafe {
-            Self {
-                credentials: task::credentials(),
+        let who = unsafe {
+            bindings::raio_identity {
+                cred: credentials.as_ptr(),
                 io_context: bindings::raio_get_io_context(),
                 blkcg: bindings::raio_get_blkcg(),
-                process: NonNull::new_unchecked(bindings::raio_get_process()),
+                process: bindings::raio_get_process(),
                 fsize: bindings::raio_fsize_limit(),
                 rights: bindings::raio_access_rights(),
             }
-        }
+        };
+        Self { who, credentials }
     }
 
     /// Is it that of the running task, now?
     pub(crate) fn is_current(&self) -> bool {
         // SAFETY: What is compared lives, by the type invariant.
-        unsafe {
-            bindings::raio_is_current_cred(self.credentials.as_ptr())
-                && bindings::raio_is_current_io_context(self.io_context)
-                && bindings::raio_is_current_blkcg(self.blkcg)
-                && bindings::raio_is_current_process(self.process.as_ptr())
-                && bindings::raio_limits_are(self.fsize, self.rights)
-        }
+        unsafe { bindings::raio_is_current(&self.who) }
     }
 
     /// Has the process that address space, still? Any context.
     pub(crate) fn is_in(&self, mm: &Mm) -> bool {
         // SAFETY: The process lives, by the type invariant; `mm` is only compared with.
-        unsafe { bindings::raio_process_is_in(self.process.as_ptr(), mm.as_raw()) }
+        unsafe { bindings::raio_process_is_in(self.who.process, mm.as_raw()) }
     }
 
     /// Runs `f` with it, in `mm`. [`None`] if nobody has that any more. The running task must be a
@@ -102,20 +88,20 @@ impl Identity {
             bindings::raio_forget_io();
             bindings::kthread_use_mm(mm.as_raw());
             let memcg = bindings::raio_charge_mm(mm.as_raw(), &mut saved);
-            bindings::raio_assume_blkcg(self.blkcg);
-            let io_context = bindings::raio_swap_io_context(self.io_context);
-            let fsize = bindings::raio_swap_fsize_limit(self.fsize);
-            let rights = bindings::raio_swap_access_rights(self.rights);
+            bindings::raio_assume_blkcg(self.who.blkcg);
+            let io_context = bindings::raio_swap_io_context(self.who.io_context);
+            let fsize = bindings::raio_swap_fsize_limit(self.who.fsize);
+            let rights = bindings::raio_swap_access_rights(self.who.rights);
             let ret = task::acting_as(&self.credentials, f);
             bindings::raio_swap_access_rights(rights);
             bindings::raio_swap_fsize_limit(fsize);
             let used = bindings::raio_swap_io_context(io_context);
-            if !used.is_null() && used != self.io_context {
+            if !used.is_null() && used != self.who.io_context {
                 // There was none, and a scheduler has made one.
                 bindings::raio_drop_io_context(used);
             }
             bindings::raio_assume_blkcg(ptr::null_mut());
-            bindings::raio_account_io(self.process.as_ptr());
+            bindings::raio_account_io(self.who.process);
             bindings::raio_uncharge_mm(memcg, saved);
             bindings::kthread_unuse_mm(mm.as_raw());
             Some(ret)
@@ -129,7 +115,7 @@ impl Identity {
         // SAFETY: The process is kept by `self`.
         unsafe {
             if bindings::raio_has_done_io() {
-                bindings::raio_account_io(self.process.as_ptr());
+                bindings::raio_account_io(self.who.process);
             }
         }
     }
@@ -138,7 +124,7 @@ impl Identity {
     /// a [`Killable`], which isn't to be killed after that.
     pub(crate) fn forward_signals(&self) {
         // SAFETY: The process is kept by `self`.
-        unsafe { bindings::raio_forward_signals(self.process.as_ptr()) }
+        unsafe { bindings::raio_forward_signals(self.who.process) }
     }
 }
 
@@ -146,11 +132,11 @@ impl Drop for Identity {
     fn drop(&mut self) {
         // SAFETY: The references are ours, by the type invariant.
         unsafe {
-            bindings::raio_put_io_context(self.io_context);
-            if !self.blkcg.is_null() {
-                bindings::raio_put_blkcg(self.blkcg);
+            bindings::raio_put_io_context(self.who.io_context);
+            if !self.who.blkcg.is_null() {
+                bindings::raio_put_blkcg(self.who.blkcg);
             }
-            bindings::raio_put_process(self.process.as_ptr());
+            bindings::raio_put_process(self.who.process);
         }
     }
 }
