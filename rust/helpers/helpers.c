@@ -104,7 +104,7 @@ void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n)
 	percpu_ref_put_many(ref, n);
 }
 
-/* copy_from_user() of @n words, which isn't worth a call; four at once. */
+/* copy_from_user() of @n words, which isn't worth a call. */
 bool raio_get_user_words(u64 *to, const u64 __user *from, unsigned int n)
 {
 	might_fault();
@@ -119,8 +119,12 @@ bool raio_get_user_words(u64 *to, const u64 __user *from, unsigned int n)
 			unsafe_get_user(to[2], at + 2, fault);
 			unsafe_get_user(to[3], at + 3, fault);
 		}
-		for (; n; n--, to++, at++)
-			unsafe_get_user(*to, at, fault);
+		if (n & 2) {
+			unsafe_get_user(to[0], at, fault);
+			unsafe_get_user(to[1], at + 1, fault);
+		}
+		if (n & 1)
+			unsafe_get_user(to[n - 1], at + n - 1, fault);
 	}
 	return true;
 fault:
