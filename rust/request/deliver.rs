@@ -71,14 +71,34 @@ pub(super) unsafe fn requests(
 /// They must be of `ctx`, which somebody else keeps, and the caller's, after their bios have ended.
 #[inline(never)]
 pub(super) unsafe fn direct(ctx: &Kioctx, ended: &mut List<Direct>, others: &mut List<Direct>) {
-    let mut files = Uses::<ARef<File>>::none();
     // SAFETY: It is ours, and its bio has ended.
-    ended.retain(|this| unsafe {
-        if !Direct::has_ended(this) || !Direct::pins(this).try_release() {
-            others.push(this);
+    let has_ended = |this| unsafe { Direct::has_ended(this) && Direct::pins(this).try_release() };
+    let mut files = Uses::<ARef<File>>::none();
+    if ended.n == 1 {
+        // Who makes a call for each has one each time.
+        if let Some(this) = ended.first() {
+            if !has_ended(this) {
+                others.append_list(ended.take());
+                return;
+            }
+            // SAFETY: As above. Its slot was forgotten.
+            unsafe {
+                Direct::end_in(this, &mut files);
+                drop(files);
+                ctx.publish_all(core::iter::once(Direct::event(this)));
+                ctx.put_all(1);
+            }
+        }
+        return;
+    }
+    ended.retain(|this| {
+        if !has_ended(this) {
+            // SAFETY: As above.
+            unsafe { others.push(this) };
             return false;
         }
-        Direct::end_in(this, &mut files);
+        // SAFETY: As above.
+        unsafe { Direct::end_in(this, &mut files) };
         true
     });
     // Who sees an event may rely on its request no longer using the file.

@@ -127,6 +127,12 @@ impl<T: Stacked> List<T> {
         core::mem::replace(self, Self::new())
     }
 
+    /// The first.
+    #[inline]
+    pub(super) fn first(&self) -> Option<NonNull<T>> {
+        NonNull::new(self.first)
+    }
+
     /// Takes the first.
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<NonNull<T>> {
