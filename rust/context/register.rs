@@ -85,7 +85,7 @@ impl User {
             addr,
             |fd: i32| match fd {
                 -1 => Ok(None),
-                fd => file_io::get(fd as u32).map(Some),
+                fd => file_io::get(fd as u32).ok_or(EBADF).map(Some),
             },
         )
     }

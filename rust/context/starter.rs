@@ -116,7 +116,7 @@ enum Kept {
 }
 
 impl Named {
-    /// Puts the one with that number there. In place, for it is large.
+    /// Puts the one with that number there, if there is one. In place, for it is large.
     #[inline(never)]
     fn look_up<'a>(
         at: &'a mut Option<Self>,
@@ -124,12 +124,12 @@ impl Named {
         fd: u32,
         fixed: bool,
         left: u32,
-    ) -> Result<&'a mut Self> {
+    ) -> Option<&'a mut Self> {
         let file = if fixed {
-            let first = user.registered.files.get(fd).ok_or(EBADF)?;
+            let first = user.registered.files.get(fd)?;
             // The last request has ours.
             let mut all = Uses::several(first, left as usize + 1);
-            Kept::Registered(all.split().ok_or(EBADF)?, all)
+            Kept::Registered(all.split()?, all)
         } else {
             Kept::Own(file_io::get(fd)?)
         };
@@ -146,7 +146,7 @@ impl Named {
         this.device = Device::of(this.file());
         this.polled = user.polls() && file_io::can_iopoll(this.file());
         this.merges_neighbours = this.device.is_some_and(|device| !device.sorts());
-        Ok(this)
+        Some(this)
     }
 
     #[inline]
@@ -292,7 +292,7 @@ impl<'a> Starter<'a> {
             other => {
                 self.ways = ops::Ways::default();
                 let (fd, fixed) = (transfer.fd, transfer.is_file_fixed);
-                Named::look_up(other, self.user, fd, fixed, given.left)?
+                Named::look_up(other, self.user, fd, fixed, given.left).ok_or(EBADF)?
             }
         };
         if !given.native {
@@ -403,7 +403,7 @@ impl<'a> Starter<'a> {
         match &mut self.file {
             Some(file) if file.is(fd, is_fixed) => (),
             other => {
-                Named::look_up(other, self.user, fd, is_fixed, given.left)?;
+                Named::look_up(other, self.user, fd, is_fixed, given.left).ok_or(EBADF)?;
             }
         }
         // It may use what they count.

@@ -45,12 +45,12 @@ impl Direction {
 /// What a file does when a request has ended: C's `ki_complete`.
 pub(crate) type Complete = unsafe extern "C" fn(*mut bindings::kiocb, ffi::c_long);
 
-/// The file of a descriptor of the current process. `EBADF` if there is none.
-pub(crate) fn get(fd: u32) -> Result<ARef<File>> {
-    let file = LocalFile::fget(fd)?;
+/// The file of a descriptor of the current process, if there is one.
+pub(crate) fn get(fd: u32) -> Option<ARef<File>> {
+    let file = LocalFile::fget(fd).ok()?;
     // SAFETY: We are in an ioctl, which doesn't use the position of any file, so this thread isn't
     // in the middle of using this one's.
-    Ok(unsafe { LocalFile::assume_no_fdget_pos(file) })
+    Some(unsafe { LocalFile::assume_no_fdget_pos(file) })
 }
 
 /// Is `file` open for that?
