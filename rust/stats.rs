@@ -11,7 +11,8 @@ pub(crate) enum Counter {
     Setups,
     Frees,
     Submitted,
-    Queued,
+    /// Those with which their files went on: what is queued but for the direct path.
+    WentOn,
     Completed,
     Reaped,
     Refused,
@@ -40,7 +41,7 @@ impl Counter {
             Self::Setups => bindings::raio_counter_RAIO_CTR_SETUPS,
             Self::Frees => bindings::raio_counter_RAIO_CTR_FREES,
             Self::Submitted => bindings::raio_counter_RAIO_CTR_SUBMITTED,
-            Self::Queued => bindings::raio_counter_RAIO_CTR_QUEUED,
+            Self::WentOn => bindings::raio_counter_RAIO_CTR_WENT_ON,
             Self::Completed => bindings::raio_counter_RAIO_CTR_COMPLETED,
             Self::Reaped => bindings::raio_counter_RAIO_CTR_REAPED,
             Self::Refused => bindings::raio_counter_RAIO_CTR_REFUSED,
@@ -84,7 +85,8 @@ pub(crate) fn snapshot() -> abi::Stats {
     let reaped = Counter::Reaped.sum();
     let completed = Counter::Completed.sum();
     let early = Counter::Early.sum();
-    let queued = Counter::Queued.sum();
+    let direct = Counter::Direct.sum();
+    let queued = Counter::WentOn.sum().saturating_add(direct);
     abi::Stats {
         flags: 0,
         resv: 0,
@@ -111,7 +113,7 @@ pub(crate) fn snapshot() -> abi::Stats {
         punted: Counter::Punted.sum(),
         parked: Counter::Parked.sum(),
         kicked: Counter::Kicked.sum(),
-        direct: Counter::Direct.sum(),
+        direct,
         iopolled: Counter::Iopolled.sum(),
     }
 }

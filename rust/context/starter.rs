@@ -489,12 +489,6 @@ impl<'a> Starter<'a> {
         }
     }
 
-    /// How many of those that were started go on by themselves.
-    #[inline]
-    pub(super) fn queued(&self) -> u32 {
-        self.submitter.queued()
-    }
-
     /// Nothing more is started, and the caller `waits` next or doesn't. Returns how many events were posted here.
     #[inline(always)]
     pub(super) fn finish(&mut self, waits: bool) -> u32 {

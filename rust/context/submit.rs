@@ -200,8 +200,6 @@ impl User {
             Some(Arc::new(Identity::current(), GFP_KERNEL_ACCOUNT)?)
         };
         let started = self.start(nr, iocbs, waits, identity);
-        Counter::Submitted.add(started.taken.into());
-        Counter::Queued.add(started.queued.into());
         self.note_death();
         if let Err(e) = started.end {
             Counter::Refused.add(1);
@@ -272,8 +270,9 @@ impl User {
         } else {
             all(&mut starter, None)
         };
-        started.queued = starter.queued();
         started.posted = starter.finish(waits);
+        // Before those of them that are queued, which are counted when the submitter goes.
+        Counter::Submitted.add(started.taken.into());
         started
     }
 }
@@ -281,8 +280,6 @@ impl User {
 /// What a call has started.
 struct Started {
     taken: u32,
-    /// Those of them that go on by themselves.
-    queued: u32,
     /// Events.
     posted: u32,
     /// What ended it.
@@ -294,7 +291,6 @@ struct Started {
 fn each(nr: u32, mut start: impl FnMut(u32) -> Result) -> Started {
     let mut started = Started {
         taken: 0,
-        queued: 0,
         posted: 0,
         end: Ok(()),
     };

@@ -351,12 +351,6 @@ impl<'a> Submitter<'a> {
         }
     }
 
-    /// How many of those that were started go on by themselves, or did.
-    #[inline]
-    pub(crate) fn queued(&self) -> u32 {
-        self.direct + self.went_on
-    }
-
     /// Hands over what was started, or posts the events of what has ended.
     fn settle(&mut self) {
         let started = self.started.take();
@@ -457,6 +451,9 @@ impl Drop for Submitter<'_> {
         let cache = self.ctx.cache();
         if self.direct > 0 {
             Counter::Direct.add(self.direct.into());
+        }
+        if self.went_on > 0 {
+            Counter::WentOn.add(self.went_on.into());
         }
         if self.owns {
             // SAFETY: We own it.
