@@ -30,8 +30,7 @@ use crate::{
             Plain, //
         },
         identity::Identity,
-        plug::Plug,
-        user, //
+        plug::Plug, //
     },
     ops,
     registered::Uses,
@@ -179,9 +178,9 @@ impl Named {
         })
     }
 
-    /// The device, if that transfer can be made on the direct path, its memory being registered or not.
+    /// The device, if that transfer can be made on the direct path.
     #[inline(always)]
-    fn takes(&self, span: &Span, registered: bool) -> Option<Device> {
+    fn takes(&self, span: &Span) -> Option<Device> {
         let file = self.file();
         let &Span {
             dir,
@@ -190,10 +189,7 @@ impl Named {
             pos,
         } = span;
         self.device.filter(|device| {
-            file_io::open_for(file, dir)
-                && device.takes(file, pos, addr, len, dir)
-                // What is wrong with memory the ordinary path says.
-                && (registered || user::is_memory(addr, len))
+            file_io::open_for(file, dir) && device.takes(file, pos, addr, len, dir)
         })
     }
 
@@ -255,8 +251,9 @@ impl<'a> Starter<'a> {
         self.submitter.collecting(send);
     }
 
-    /// Starts one. For those that kernel AIO has, the order of the
-    /// checks is that of kernel AIO, which decides the error when several apply.
+    /// Starts one. For those that kernel AIO has, the order of the checks is that of kernel AIO, which decides the
+    /// error when several apply; but that memory to be pinned is none of a process is found behind what the security
+    /// modules say of the file.
     #[inline(always)]
     pub(super) fn start(&mut self, given: Given<'_>) -> Result {
         let iocb = given.iocb;
@@ -303,7 +300,7 @@ impl<'a> Starter<'a> {
             None => None,
         };
         let mut verified = false;
-        if let Some(device) = file.takes(span, buffer.is_some()) {
+        if let Some(device) = file.takes(span) {
             let submitter = &mut self.submitter;
             let place = match &buffer {
                 Some(buffer) => Some(buffer.place(addr, len)?),
@@ -316,7 +313,7 @@ impl<'a> Starter<'a> {
                 false => None,
             };
             if let Some(vacant) = vacant {
-                // No closure, which would have all of that in memory.
+                // No closure, which would have all of that in memory. What is wrong with it the ordinary path says.
                 let place = match place {
                     None => submitter.pin(&vacant, addr, len, dir),
                     registered => registered,

@@ -141,11 +141,6 @@ void raio_enable_faults(void)
 	pagefault_enable();
 }
 
-bool raio_access_ok(const void __user *addr, size_t len)
-{
-	return access_ok(addr, len);
-}
-
 bool raio_get_user_u32(u32 *value, const u32 __user *addr)
 {
 	return !should_fail_usercopy() && !get_user(*value, addr);

@@ -62,7 +62,6 @@ void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n);
 bool raio_get_user_words(u64 *to, const u64 __user *from, unsigned int n);
 void raio_disable_faults(void);
 void raio_enable_faults(void);
-bool raio_access_ok(const void __user *addr, size_t len);
 bool raio_get_user_u32(u32 *value, const u32 __user *addr);
 bool raio_get_user_long(unsigned long *value, const unsigned long __user *addr);
 bool raio_put_user_u32(u32 value, u32 __user *to);

@@ -20,13 +20,6 @@ pub(crate) fn address(addr: u64) -> Result<usize> {
     usize::try_from(addr).map_err(|_| EFAULT)
 }
 
-/// Could the caller have memory there?
-#[inline]
-pub(crate) fn is_memory(addr: usize, len: usize) -> bool {
-    // SAFETY: The address isn't followed.
-    unsafe { bindings::raio_access_ok(addr as *const ffi::c_void, len) }
-}
-
 /// Reads a `T` from `addr` into `place`.
 #[inline(always)]
 pub(crate) fn read_to<T: FromBytes>(place: &mut MaybeUninit<T>, addr: usize) -> Result<&T> {
