@@ -257,27 +257,33 @@ impl Contexts {
     }
 
     /// The context with that handle, if it is the caller's. `EINVAL` otherwise.
+    #[inline]
     pub(crate) fn lookup(&self, handle: u64) -> Result<User> {
-        let handle = usize::try_from(handle).map_err(|_| EINVAL)?;
+        self.find(handle).ok_or(EINVAL)
+    }
+
+    #[inline(never)]
+    fn find(&self, handle: u64) -> Option<User> {
+        let handle = usize::try_from(handle).ok()?;
         // User space can write anything there; it only says where to look.
-        let id = user::read_u32(handle).map_err(|_| EINVAL)?;
+        let id = user::read_u32(handle).ok()?;
         let rcu = rcu::read_lock();
         // Relaxed: written before it was published.
         let recent = self.siblings.recent(&rcu);
         let recent = recent.filter(|ctx| ctx.id.load(Relaxed) == id && ctx.has(handle));
         if let Some(user) = recent.and_then(User::tryget) {
-            return Ok(user);
+            return Some(user);
         }
-        let ctx = self.siblings.table.get(id, &rcu).ok_or(EINVAL)?;
+        let ctx = self.siblings.table.get(id, &rcu)?;
         if !ctx.has(handle) {
-            return Err(EINVAL);
+            return None;
         }
-        let user = User::tryget(ctx).ok_or_else(|| {
+        let Some(user) = User::tryget(ctx) else {
             Counter::DeadLookups.add(1);
-            EINVAL
-        })?;
+            return None;
+        };
         self.siblings.set_recent(&user);
-        Ok(user)
+        Some(user)
     }
 }
 
