@@ -224,7 +224,29 @@ impl User {
         // So many at most may need something of a device.
         let many = nr.min(slots.left);
         let mut starter = Starter::new(self, slots, identity, &mut done);
-        let all = |starter: &mut Starter<'_>, plug: Option<&Plug>| match iocbs {
+        let mut started = if nr >= PLUG_FROM {
+            let all =
+                |starter: &mut _, plug: &Plug| self.start_each(nr, iocbs, starter, Some(plug));
+            plug::plugged(many, &mut starter, all, Starter::send)
+        } else {
+            self.start_each(nr, iocbs, &mut starter, None)
+        };
+        started.posted = starter.finish(waits);
+        // Before those of them that are queued, which are counted when the submitter goes.
+        Counter::Submitted.add(started.taken.into());
+        started
+    }
+
+    /// One after another. Not inline, for there is much in it.
+    #[inline(never)]
+    fn start_each(
+        &self,
+        nr: u32,
+        iocbs: Iocbs,
+        starter: &mut Starter<'_>,
+        plug: Option<&Plug>,
+    ) -> Started {
+        match iocbs {
             Iocbs::Pointers { at, compat } => {
                 let word = if compat { 4 } else { mem::size_of::<usize>() };
                 each(nr, |i| {
@@ -263,17 +285,7 @@ impl User {
                     plug,
                 })
             }),
-        };
-        let mut started = if nr >= PLUG_FROM {
-            let all = |starter: &mut _, plug: &Plug| all(starter, Some(plug));
-            plug::plugged(many, &mut starter, all, Starter::send)
-        } else {
-            all(&mut starter, None)
-        };
-        started.posted = starter.finish(waits);
-        // Before those of them that are queued, which are counted when the submitter goes.
-        Counter::Submitted.add(started.taken.into());
-        started
+        }
     }
 }
 
