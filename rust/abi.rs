@@ -144,10 +144,12 @@ pub(crate) fn read<T: Args, R>(
     size: usize,
     f: impl FnOnce(&T) -> Result<R>,
 ) -> Result<R> {
-    if size == size_of::<T>() {
-        return f(user::read_to(&mut MaybeUninit::uninit(), addr)?);
-    }
-    f(&read_other(addr, size)?)
+    let mut place = MaybeUninit::uninit();
+    f(if size == size_of::<T>() {
+        user::read_to(&mut place, addr)?
+    } else {
+        place.write(read_other(addr, size)?)
+    })
 }
 
 /// The same if it isn't as large as ours.

@@ -88,15 +88,15 @@ impl RaioFile {
             Call::Enter => abi::read(arg, size, |args| self.enter(args, compat)),
             Call::Submit => abi::read(arg, size, |args| self.submit(args, compat)),
             Call::GetEvents => abi::read(arg, size, |args| self.getevents(args, compat)),
-            Call::Setup => abi::read(arg, size, |args| self.setup(args, arg, size, compat)),
-            Call::Destroy => abi::read(arg, size, |args| self.destroy(args)),
-            Call::Query => abi::read(arg, size, |args| query(args, arg, size)),
-            Call::Stats => abi::read(arg, size, |args| statistics(args, arg, size)),
-            Call::Cancel => abi::read(arg, size, |args| self.cancel(args)),
-            Call::Buffers => abi::read(arg, size, |args| {
+            Call::Setup => apart(arg, size, |args| self.setup(args, arg, size, compat)),
+            Call::Destroy => apart(arg, size, |args| self.destroy(args)),
+            Call::Query => apart(arg, size, |args| query(args, arg, size)),
+            Call::Stats => apart(arg, size, |args| statistics(args, arg, size)),
+            Call::Cancel => apart(arg, size, |args| self.cancel(args)),
+            Call::Buffers => apart(arg, size, |args| {
                 self.register(args, User::register_buffers)
             }),
-            Call::Files => abi::read(arg, size, |args| self.register(args, User::register_files)),
+            Call::Files => apart(arg, size, |args| self.register(args, User::register_files)),
         }
     }
 
@@ -209,6 +209,17 @@ impl RaioFile {
             .cancel(args.iocb)?;
         Ok(0)
     }
+}
+
+/// As [`abi::read`], in a frame of its own: so that the calls that are made most, from which much is called, have none
+/// of what the others need on the stack.
+#[inline(never)]
+fn apart<T: abi::Args>(
+    addr: usize,
+    size: usize,
+    f: impl FnOnce(&T) -> Result<isize>,
+) -> Result<isize> {
+    abi::read(addr, size, f)
 }
 
 /// Registers a number of things, from a number on, that an address says.
