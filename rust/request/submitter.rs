@@ -311,7 +311,7 @@ impl<'a> Submitter<'a> {
         self.collects(false);
         // SAFETY: We own it.
         if self.owns && unsafe { &*self.ctx.cache().own.get() }.collected.n >= MOST {
-            self.deliver_collected();
+            self.deliver_amid();
         }
     }
 
@@ -380,8 +380,14 @@ impl<'a> Submitter<'a> {
         memory.put_on(&mut self.memory);
     }
 
-    /// Posts the events of what was collected.
+    /// The same where there is much else.
     #[inline(never)]
+    fn deliver_amid(&mut self) {
+        self.deliver_collected();
+    }
+
+    /// Posts the events of what was collected.
+    #[inline(always)]
     fn deliver_collected(&mut self) {
         // SAFETY: We own it.
         let mut ended = unsafe { &mut *self.ctx.cache().own.get() }.collected.take();
@@ -447,6 +453,7 @@ impl Submitter<'_> {
 }
 
 impl Drop for Submitter<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
         let cache = self.ctx.cache();
         if self.direct > 0 {
