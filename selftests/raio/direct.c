@@ -399,6 +399,30 @@ TEST_F(direct, read_only)
 	EXPECT_MOVED(1, &self->before, direct);
 }
 
+/* What protects the data goes with it, where the device wants that. */
+TEST_F(direct, protected)
+{
+	const int fd = testdev_open_direct("b1");
+	struct iocb io;
+	unsigned int i;
+
+	testdev_cmd("b1 reset");
+	ASSERT_EQ(PAGE, pwrite(fd, self->buf, PAGE, 0));
+	if (!testdev_stat("b1", "protected")) {
+		close(fd);
+		SKIP(return, "not by this kernel");
+	}
+	ASSERT_EQ(1, native_files(&self->native, 0, 1, &fd));
+	for (i = 0; i < NR; i++) {
+		prep(&io, i, IOCB_CMD_PWRITE, self->buf);
+		io.aio_fildes = 0;
+		ASSERT_EQ(PAGE, RESULT(&io));
+	}
+	EXPECT_MOVED(NR, &self->before, direct);
+	EXPECT_EQ(NR + 1, testdev_stat("b1", "protected"));
+	close(fd);
+}
+
 static long io_of(const char *name)
 {
 	char line[128], format[64];

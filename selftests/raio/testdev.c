@@ -748,7 +748,7 @@ TEST_F(plain, not_merged)
 }
 
 #define UNUSED " held=0 started=0 ended=0 cancelled=0 failed=0 refused=0 shortened=0" \
-	" ioprio=0 polled=0 woken=0"
+	" ioprio=0 protected=0 polled=0 woken=0"
 
 TEST_F(plain, bad_commands)
 {

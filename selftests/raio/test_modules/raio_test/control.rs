@@ -31,7 +31,7 @@
 //! it waits, which `read(2)` never does. There is one line for each device:
 //!
 //! ```text
-//! c0 mode=hang held=3 started=10 ended=7 cancelled=1 failed=0 refused=2 shortened=0 ioprio=0 polled=0 woken=0
+//! c0 mode=hang held=3 started=10 ended=7 cancelled=1 failed=0 refused=2 shortened=0 ioprio=0 protected=0 polled=0 woken=0
 //! ```
 //!
 //! A request that is refused, or that finds the end of the device, isn't started. One that is over
@@ -147,7 +147,7 @@ fn line<W: Work>(name: &str, queue: &Queue<W>, pollers: Option<&Pollers>) -> Res
     };
     CString::try_from_fmt(fmt!(
         "{} mode={} held={} started={} ended={} cancelled={} failed={} refused={} shortened={} \
-         ioprio={} polled={} woken={}\n",
+         ioprio={} protected={} polled={} woken={}\n",
         name,
         mode,
         held,
@@ -158,6 +158,7 @@ fn line<W: Work>(name: &str, queue: &Queue<W>, pollers: Option<&Pollers>) -> Res
         counts.refused,
         counts.shortened,
         counts.ioprio,
+        counts.protected,
         polls.polled,
         polls.woken
     ))

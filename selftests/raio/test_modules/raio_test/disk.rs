@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/dev/raio_testb0` and 1: disks of 256 MiB, whose memory is allocated as it is written to.
+//! `/dev/raio_testb0` and 1: disks of 256 MiB, whose memory is allocated as it is written to. What is written to the
+//! second comes with protection information, where the kernel has that; it is counted and not kept.
 //!
 //! The data is moved at the moment a request ends, in whatever context that is; what a write needs of
 //! new pages is allocated when it comes in.
@@ -211,10 +212,11 @@ impl Operations for DiskOps {
     ) -> Result {
         let rq: *mut bindings::request = (&raw const *request).cast_mut().cast();
         // SAFETY: It is ours until it is ended or an error is returned.
-        let (nowait, ioprio, op, pos, len) = unsafe {
+        let (nowait, ioprio, protected, op, pos, len) = unsafe {
             (
                 helpers::raio_test_rq_nowait(rq),
                 helpers::raio_test_rq_ioprio(rq),
+                helpers::raio_test_rq_protected(rq),
                 helpers::raio_test_rq_op(rq),
                 helpers::raio_test_rq_pos(rq),
                 helpers::raio_test_rq_bytes(rq),
@@ -237,6 +239,9 @@ impl Operations for DiskOps {
         };
         let job = Job::new(rq.addr(), Cancel::No, io, GFP_ATOMIC | __GFP_NOWARN)?;
         let plan = queue.admit(nowait, ioprio, len)?;
+        if protected {
+            queue.was_protected();
+        }
         match plan.mode {
             Mode::Now | Mode::Sync => queue.finish(job),
             _ => queue.keep(&plan, job),
@@ -268,8 +273,8 @@ unsafe impl Send for Disk {}
 unsafe impl Sync for Disk {}
 
 impl Disk {
-    /// Shows the disk.
-    pub(crate) fn new(name: &CStr, queue: Arc<DiskQueue>) -> Result<Self> {
+    /// Shows the disk, which `protects` what is written to it or doesn't.
+    pub(crate) fn new(name: &CStr, queue: Arc<DiskQueue>, protects: bool) -> Result<Self> {
         let tags: Arc<TagSet<DiskOps>> = Arc::pin_init(TagSet::new(1, NR_REQUESTS, 1), GFP_KERNEL)?;
         let queue_data = queue.into_foreign();
         // SAFETY: `TagSet` is a transparent wrapper of the initialised tag set, which is dropped after
@@ -280,6 +285,7 @@ impl Disk {
                 queue_data,
                 name.as_char_ptr(),
                 (SIZE >> SECTOR_SHIFT) as u64,
+                protects,
             )
         });
         match gendisk.and_then(|disk| NonNull::new(disk).ok_or(ENOMEM)) {

@@ -4,6 +4,7 @@
  * says what each is for. No locks.
  */
 #include <linux/aio.h>
+#include <linux/blk-integrity.h>
 #include <linux/blk-mq.h>
 #include <linux/blkdev.h>
 #include <linux/err.h>
@@ -24,9 +25,10 @@ void raio_test_offer_cancel(struct kiocb *iocb, raio_cancel_fn cancel,
 			    kiocb_cancel_fn *aio_cancel);
 bool raio_test_iter_is_user(const struct iov_iter *iter);
 struct gendisk *raio_test_add_disk(struct blk_mq_tag_set *set, void *queue_data,
-				   const char *name, u64 sectors);
+				   const char *name, u64 sectors, bool protects);
 bool raio_test_rq_nowait(const struct request *rq);
 u16 raio_test_rq_ioprio(struct request *rq);
+bool raio_test_rq_protected(struct request *rq);
 unsigned int raio_test_rq_op(const struct request *rq);
 size_t raio_test_rq_pos(const struct request *rq);
 size_t raio_test_rq_bytes(const struct request *rq);
@@ -94,7 +96,7 @@ static const struct block_device_operations raio_test_disk_ops = {
 };
 
 struct gendisk *raio_test_add_disk(struct blk_mq_tag_set *set, void *queue_data,
-				   const char *name, u64 sectors)
+				   const char *name, u64 sectors, bool protects)
 {
 	struct queue_limits lim = {
 		.logical_block_size = 512,
@@ -104,6 +106,18 @@ struct gendisk *raio_test_add_disk(struct blk_mq_tag_set *set, void *queue_data,
 	struct gendisk *disk;
 	int err;
 
+	/* It keeps none of what protects the data, so that nothing can be verified. */
+	if (protects) {
+		/* A request isn't more, for what protects it is in one piece. */
+		lim.max_segment_size = 1 << 20;
+		lim.integrity = (struct blk_integrity){
+			.flags = BLK_INTEGRITY_NOVERIFY,
+			.csum_type = BLK_INTEGRITY_CSUM_CRC,
+			.metadata_size = 8,
+			.pi_tuple_size = 8,
+			.interval_exp = SECTOR_SHIFT,
+		};
+	}
 	disk = blk_mq_alloc_disk(set, &lim, queue_data);
 	if (IS_ERR(disk))
 		return disk;
@@ -128,6 +142,11 @@ bool raio_test_rq_nowait(const struct request *rq)
 u16 raio_test_rq_ioprio(struct request *rq)
 {
 	return req_get_ioprio(rq);
+}
+
+bool raio_test_rq_protected(struct request *rq)
+{
+	return blk_integrity_rq(rq);
 }
 
 unsigned int raio_test_rq_op(const struct request *rq)

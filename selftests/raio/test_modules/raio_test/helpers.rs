@@ -39,17 +39,21 @@ extern "C" {
     /// Is it memory of a process?
     pub(crate) fn raio_test_iter_is_user(iter: *const bindings::iov_iter) -> bool;
 
-    /// Makes a disk and shows it to all. A pointer or an `ERR_PTR()`.
+    /// Makes a disk, that `protects` what is written to it or doesn't, and shows it to all. A pointer or an
+    /// `ERR_PTR()`.
     pub(crate) fn raio_test_add_disk(
         set: *mut bindings::blk_mq_tag_set,
         queue_data: *mut ffi::c_void,
         name: *const ffi::c_char,
         sectors: u64,
+        protects: bool,
     ) -> *mut bindings::gendisk;
     /// Is that one which must not wait?
     pub(crate) fn raio_test_rq_nowait(rq: *const bindings::request) -> bool;
     /// Its I/O priority.
     pub(crate) fn raio_test_rq_ioprio(rq: *mut bindings::request) -> u16;
+    /// Has it with it what protects its data?
+    pub(crate) fn raio_test_rq_protected(rq: *mut bindings::request) -> bool;
     /// 0 for a read, 1 for a write, and something else.
     pub(crate) fn raio_test_rq_op(rq: *const bindings::request) -> ffi::c_uint;
     /// Where on the disk, in bytes.

@@ -127,6 +127,8 @@ pub(crate) struct Counts {
     pub(crate) shortened: u64,
     /// The I/O priority of the last that was started.
     pub(crate) ioprio: u16,
+    /// Those whose data came with what protects it.
+    pub(crate) protected: u64,
 }
 
 /// A request that waits.
@@ -228,6 +230,7 @@ impl<W: Work> State<W> {
                 refused: 0,
                 shortened: 0,
                 ioprio: 0,
+                protected: 0,
             },
             nr_held: 0,
             offering: List::new(),
@@ -353,6 +356,11 @@ impl<W: Work> Queue<W> {
         state.counts.ioprio = ioprio;
         self.changed.notify_all();
         Ok(plan)
+    }
+
+    /// The data of one that was admitted is protected.
+    pub(crate) fn was_protected(&self) {
+        self.state.lock().counts.protected += 1;
     }
 
     /// A request that was admitted has ended without having been a job.

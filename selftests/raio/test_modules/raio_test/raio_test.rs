@@ -93,8 +93,8 @@ fn new_disks() -> Result<[Disk; 2]> {
     let devices = devices()?;
     let [disk0, disk1] = &devices.disks;
     Ok([
-        Disk::new(c"raio_testb0", disk0.clone())?,
-        Disk::new(c"raio_testb1", disk1.clone())?,
+        Disk::new(c"raio_testb0", disk0.clone(), false)?,
+        Disk::new(c"raio_testb1", disk1.clone(), true)?,
     ])
 }
 
