@@ -160,6 +160,17 @@ TEST_F(direct, not_for_all)
 	EXPECT_EQ(-EINVAL, RESULT(&io));
 	io.aio_nbytes = 0;
 	EXPECT_EQ(0, RESULT(&io));
+	/* To last; or at the end, which is nothing to a device. */
+	for (i = 0; i < 3; i++) {
+		const int flags[] = { O_DSYNC, O_SYNC, O_APPEND };
+
+		fd = testdev_open("b0", O_DIRECT | flags[i]);
+		ASSERT_EQ(1, native_files(&self->native, 0, 1, &fd));
+		prep(&io, 0, IOCB_CMD_PWRITE, self->buf);
+		io.aio_fildes = 0;
+		EXPECT_EQ(PAGE, RESULT(&io));
+		close(fd);
+	}
 	/* Not open for that, nor for direct I/O. */
 	for (i = 0; i < 3; i++) {
 		const int flags[] = { O_RDONLY | O_DIRECT, O_WRONLY | O_DIRECT, O_RDWR };
