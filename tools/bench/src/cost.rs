@@ -43,7 +43,7 @@ pub(crate) struct Args {
     /// Runs of each job with each engine, in turns
     #[arg(long, default_value_t = 1)]
     rounds: usize,
-    /// fio too, with that engine for it
+    /// fio too, one round, with that engine for it
     #[arg(long, value_name = "ENGINE")]
     fio: Option<PathBuf>,
     /// Where to write it
@@ -62,12 +62,15 @@ pub(crate) struct Run {
     requests: usize,
     /// Of each round.
     ns: Vec<u64>,
+    /// And which of all runs that was.
+    #[serde(default)]
+    nth: Vec<usize>,
     /// Counted by the plugin, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     counted: Option<Counted>,
 }
 
-/// What the plugin has counted, in all rounds.
+/// What the plugin has counted, in the median round.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Counted {
     instructions: u64,
@@ -87,6 +90,7 @@ pub(crate) struct Results {
 /// Measures, and prints as it does.
 pub(crate) fn run(args: &Args) -> io::Result<bool> {
     let mut runs = Vec::new();
+    let mut nth = 0;
     let mut targets = Targets::new();
     for job in Job::all() {
         let name = job.to_string();
@@ -104,16 +108,19 @@ pub(crate) fn run(args: &Args) -> io::Result<bool> {
                 let Some(ns) = in_a_thread(run)? else {
                     continue;
                 };
-                match of_job.iter_mut().find(|run| run.engine == *engine) {
-                    Some(run) => run.ns.push(ns),
-                    None => of_job.push(Run {
+                if !of_job.iter().any(|run| run.engine == *engine) {
+                    of_job.push(Run {
                         job: job.clone(),
                         engine: *engine,
                         requests: args.requests * job.threads,
-                        ns: vec![ns],
+                        ns: Vec::new(),
+                        nth: Vec::new(),
                         counted: None,
-                    }),
+                    });
                 }
+                let this = of_job.iter_mut().find(|run| run.engine == *engine);
+                this.into_iter().for_each(|run| run.add(ns, nth));
+                nth += 1;
             }
         }
         for run in &of_job {
@@ -147,12 +154,8 @@ fn run_fio(args: &Args, targets: &mut Targets) -> io::Result<Vec<FioRun>> {
             .filter(asked)
             .map(|engine| FioRun::new(&job, engine, args.requests))
             .collect();
-        for round in 0..args.rounds {
-            let turn = round % runs.len().max(1);
-            let (after, before) = runs.split_at_mut(turn);
-            for run in before.iter_mut().chain(after) {
-                run.run(&path, external)?;
-            }
+        for run in &mut runs {
+            run.run(&path, external)?;
         }
         runs.retain(|run| !run.ns.is_empty());
         for run in &runs {
@@ -174,6 +177,19 @@ fn median(ns: &[u64]) -> f64 {
 }
 
 impl Run {
+    /// A round, run number `nth` of all.
+    fn add(&mut self, ns: u64, nth: usize) {
+        self.ns.push(ns);
+        self.nth.push(nth);
+    }
+
+    /// Which of all runs was that of the median round.
+    fn nth_median(&self) -> Option<usize> {
+        let mut rounds: Vec<_> = self.ns.iter().zip(&self.nth).collect();
+        rounds.sort();
+        rounds.get(rounds.len() / 2).map(|(_, nth)| **nth)
+    }
+
     /// Of a request, in the median round.
     fn ns_each(&self) -> f64 {
         median(&self.ns) / self.requests as f64

@@ -117,7 +117,8 @@ impl Results {
             .find(|run| run.job == *job && run.engine == engine)
     }
 
-    /// What one engine takes of what another takes: by pairs of runs, one after the other, the median of them.
+    /// What one engine takes of what another takes in the same round, the median of all. Who is first in a round is
+    /// last in the next.
     pub(super) fn share(&self, job: &Job, ours: Name, theirs: Name) -> Option<f64> {
         let (ours, theirs) = (self.find(job, ours)?, self.find(job, theirs)?);
         let pairs = ours.ns.iter().zip(&theirs.ns);
@@ -126,14 +127,15 @@ impl Results {
         shares.get(shares.len() / 2).copied()
     }
 
-    /// Adds what was counted, in the order of the runs.
+    /// Adds what was counted, a line for each run.
     fn add(&mut self, counted: &[Counted]) -> io::Result<()> {
-        let (runs, lines) = (self.runs.len(), counted.len());
+        let runs: usize = self.runs.iter().map(|run| run.nth.len()).sum();
+        let lines = counted.len();
         if runs != lines {
             return Err(io::Error::other(format!("{runs} runs, {lines} counts")));
         }
-        for (run, counted) in self.runs.iter_mut().zip(counted) {
-            run.counted = Some(*counted);
+        for run in &mut self.runs {
+            run.counted = run.nth_median().and_then(|nth| counted.get(nth).copied());
         }
         Ok(())
     }
@@ -282,6 +284,7 @@ mod tests {
             engine: *engine,
             requests: 10,
             ns: vec![10 * cost],
+            nth: vec![0],
             counted: Some(Counted {
                 instructions: 10 * cost,
                 locked: 200,
@@ -337,5 +340,20 @@ mod tests {
         };
         results.add(&[counted]).unwrap();
         assert_eq!(results.runs[0].counted.unwrap().locked, 2);
+    }
+
+    #[test]
+    fn counts_are_of_the_median_round() {
+        let mut results = results(&[(Name::Libaio, 1)]);
+        results.runs[0].ns = vec![30, 10, 20];
+        results.runs[0].nth = vec![0, 1, 2];
+        let counted = [1, 2, 3].map(|locked| Counted {
+            instructions: 1,
+            locked,
+            accesses: 3,
+        });
+        assert!(results.add(&counted[..2]).is_err());
+        results.add(&counted).unwrap();
+        assert_eq!(results.runs[0].counted.unwrap().locked, 3);
     }
 }
