@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Only these engines
     #[arg(long, value_enum, value_delimiter = ',')]
     engine: Vec<Name>,
-    /// Only jobs whose names contain one of these
+    /// Only the jobs of these names, or whose names contain one of these
     #[arg(long, value_delimiter = ',')]
     job: Vec<String>,
     /// Requests of each run
@@ -52,6 +52,16 @@ pub(crate) struct Args {
     /// What the JSON shall say besides, such as commit=1234
     #[arg(long, value_name = "KEY=VALUE")]
     note: Vec<String>,
+}
+
+impl Args {
+    fn asks_for(&self, job: &Job) -> bool {
+        let name = job.to_string();
+        let is_name = |part: &String| Job::all().iter().any(|job| job.to_string() == *part);
+        let mut parts = self.job.iter();
+        self.job.is_empty()
+            || parts.any(|part| name == *part || !is_name(part) && name.contains(part))
+    }
 }
 
 /// One engine in one job.
@@ -94,7 +104,7 @@ pub(crate) fn run(args: &Args) -> io::Result<bool> {
     let mut targets = Targets::new();
     for job in Job::all() {
         let name = job.to_string();
-        if !args.job.is_empty() && !args.job.iter().any(|part| name.contains(part)) {
+        if !args.asks_for(&job) {
             continue;
         }
         let asked = |engine: &Name| args.engine.is_empty() || args.engine.contains(engine);
@@ -144,7 +154,7 @@ fn run_fio(args: &Args, targets: &mut Targets) -> io::Result<Vec<FioRun>> {
     let mut all = Vec::new();
     for job in Job::all().into_iter().filter(FioRun::can) {
         let name = format!("fio, {job}");
-        if !args.job.is_empty() && !args.job.iter().any(|part| name.contains(part)) {
+        if !args.asks_for(&job) {
             continue;
         }
         let path = targets.open(&job)?.path;
