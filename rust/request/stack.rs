@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A stack onto which anybody puts objects, and from which they are taken all at once. Nobody takes one alone, so
-//! what is on top isn't taken and put back unseen. And lists of such objects, each of one owner. No lock; any
-//! context.
+//! what is on top isn't taken and put back unseen. `tools/model` compiles this file a second time and tries every
+//! interleaving. And lists of such objects, each of one owner. No lock; any context.
 
 use core::{
     cell::Cell,

@@ -12,7 +12,7 @@
 //!
 //! `rust/request/ownership.rs` has the same done to it, in `poll.rs`,
 //! `rust/kernel_ext/page_wait/parking.rs` in `page.rs`, and
-//! `rust/request/handover.rs` in the file of that name here.
+//! `rust/request/handover.rs` and `rust/request/stack.rs` in the files of those names here.
 
 #[cfg(test)]
 #[path = "handover.rs"]
@@ -33,6 +33,14 @@ mod poll;
 #[cfg(test)]
 #[path = "../../../rust/ring/protocol.rs"]
 mod protocol;
+
+#[cfg(test)]
+#[allow(dead_code)]
+#[path = "../../../rust/request/stack.rs"]
+mod stack;
+#[cfg(test)]
+#[path = "stack.rs"]
+mod stacked;
 
 #[cfg(test)]
 mod tests {

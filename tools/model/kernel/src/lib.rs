@@ -39,7 +39,7 @@ pub mod sync {
     /// See `rust/kernel/sync/atomic.rs`.
     pub mod atomic {
         use crate::{has, Without};
-        use loom::sync::atomic::{AtomicU32, Ordering};
+        use loom::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
         /// An order of memory.
         pub trait Order {
@@ -92,37 +92,95 @@ pub mod sync {
             }
         }
 
-        /// See the kernel; of `u32` only.
-        #[derive(Debug)]
-        pub struct Atomic<T>(AtomicU32, std::marker::PhantomData<T>);
+        /// What can be had in one: `u32` and pointers.
+        pub trait Word: Copy {
+            /// loom's atomic of that.
+            type Cell;
 
-        impl Atomic<u32> {
+            /// One that has it.
+            fn cell(self) -> Self::Cell;
             /// See the kernel.
-            pub fn new(v: u32) -> Self {
-                Self(AtomicU32::new(v), std::marker::PhantomData)
+            fn load(cell: &Self::Cell, order: Ordering) -> Self;
+            /// See the kernel.
+            fn store(cell: &Self::Cell, v: Self, order: Ordering);
+            /// See the kernel.
+            fn xchg(cell: &Self::Cell, v: Self, order: Ordering) -> Self;
+            /// See the kernel.
+            #[allow(clippy::missing_errors_doc)]
+            fn cmpxchg(
+                cell: &Self::Cell,
+                old: Self,
+                new: Self,
+                order: Ordering,
+            ) -> Result<Self, Self>;
+        }
+
+        macro_rules! word {
+            ($word:ty: $cell:ty $(, $of:ident)?) => {
+                impl$(<$of>)? Word for $word {
+                    type Cell = $cell;
+
+                    fn cell(self) -> Self::Cell {
+                        <$cell>::new(self)
+                    }
+
+                    fn load(cell: &Self::Cell, order: Ordering) -> Self {
+                        cell.load(order)
+                    }
+
+                    fn store(cell: &Self::Cell, v: Self, order: Ordering) {
+                        cell.store(v, order);
+                    }
+
+                    fn xchg(cell: &Self::Cell, v: Self, order: Ordering) -> Self {
+                        cell.swap(v, order)
+                    }
+
+                    fn cmpxchg(
+                        cell: &Self::Cell,
+                        old: Self,
+                        new: Self,
+                        order: Ordering,
+                    ) -> Result<Self, Self> {
+                        // The kernel's has no order if it fails.
+                        cell.compare_exchange(old, new, order, Ordering::Relaxed)
+                    }
+                }
+            };
+        }
+
+        word!(u32: AtomicU32);
+        word!(*mut T: AtomicPtr<T>, T);
+
+        /// See the kernel.
+        #[derive(Debug)]
+        pub struct Atomic<T: Word>(T::Cell);
+
+        impl<T: Word> Atomic<T> {
+            /// See the kernel.
+            pub fn new(v: T) -> Self {
+                Self(v.cell())
             }
 
             /// See the kernel.
-            pub fn load<O: Order>(&self, _: O) -> u32 {
-                self.0.load(O::order())
+            pub fn load<O: Order>(&self, _: O) -> T {
+                T::load(&self.0, O::order())
             }
 
             /// See the kernel.
             #[allow(clippy::missing_errors_doc)]
-            pub fn cmpxchg<O: Order>(&self, old: u32, new: u32, _: O) -> Result<u32, u32> {
-                // The kernel's has no order if it fails.
-                self.0
-                    .compare_exchange(old, new, O::order(), Ordering::Relaxed)
+            pub fn cmpxchg<O: Order>(&self, old: T, new: T, _: O) -> Result<T, T> {
+                T::cmpxchg(&self.0, old, new, O::order())
             }
 
             /// See the kernel.
-            pub fn xchg<O: Order>(&self, new: u32, _: O) -> u32 {
-                self.0.swap(new, O::order())
+            pub fn xchg<O: Order>(&self, new: T, _: O) -> T {
+                T::xchg(&self.0, new, O::order())
             }
 
             /// See the kernel.
-            pub fn store<O: Order>(&self, v: u32, _: O) {
-                self.0.store(v, O::order());
+            pub fn store<O: Order>(&self, v: T, _: O) {
+                T::store(&self.0, v, O::order());
             }
         }
     }
