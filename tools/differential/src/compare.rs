@@ -62,6 +62,13 @@ pub fn compare(sequence: &Sequence, sides: &mut [Side; 2], traces: &[Trace; 2]) 
                 kernel,
                 raio,
                 unread,
+                counts_cancelled: sequence.requests.iter().zip(&traces[1].requests).any(
+                    |(other, outcome)| {
+                        outcome.cancelled > 0
+                            && other.notified().is_some()
+                            && other.notified() == request.handle.counts()
+                    },
+                ),
             };
             let what = || format!("request {k}: kernel AIO {kernel:?}, raio {raio:?}");
             if verdict.judge(&case, what) {

@@ -34,6 +34,8 @@ pub enum Case<'a> {
         raio: &'a Outcome,
         /// Whether as many events were left unread on both sides, and some were.
         unread: bool,
+        /// Whether its file counts the event of another that raio has cancelled.
+        counts_cancelled: bool,
     },
 }
 
@@ -56,7 +58,7 @@ const IN_PROGRESS: i64 = -(EINPROGRESS as i64);
 const AIO_MAX_NR: u32 = 65_536;
 
 /// All of them.
-pub const INTENDED: [Intended; 12] = [
+pub const INTENDED: [Intended; 13] = [
     Intended {
         name: "flags",
         reason: "a bit of aio_flags that means nothing is refused, not ignored, \
@@ -192,6 +194,30 @@ pub const INTENDED: [Intended; 12] = [
                     && kernel.cancelled == 0
                     && raio.taken == kernel.taken
                     && (as_many || *some)
+            }
+            Case::Fact { .. } => false,
+        },
+    },
+    Intended {
+        name: "counted",
+        reason:
+            "an eventfd has counted what was cancelled when that call returns, of which a poll \
+                 is told; kernel AIO leaves it to a worker",
+        is: |case| match case {
+            Case::Request {
+                request,
+                kernel,
+                raio,
+                counts_cancelled,
+                ..
+            } => {
+                let readable = |event: &(i64, i64)| event.0 & i64::from(libc::POLLIN) != 0;
+                request.polls()
+                    && *counts_cancelled
+                    && kernel.taken == raio.taken
+                    && kernel.cancelled > raio.cancelled
+                    && kernel.events.len() == raio.events.len()
+                    && raio.events.iter().any(readable)
             }
             Case::Fact { .. } => false,
         },
