@@ -83,7 +83,15 @@ void raio_keep_awake(void);
 
 int raio_xa_reserve(struct xarray *xa, u32 *id, u32 max);
 
-/* What a task acts with: see kernel_ext/identity.rs. */
+/**
+ * struct raio_identity - what a task acts with
+ * @cred:	its credentials
+ * @io_context:	of block I/O, or NULL
+ * @blkcg:	the cgroup that its block I/O is charged to, or NULL
+ * @process:	the leader of its process
+ * @fsize:	RLIMIT_FSIZE
+ * @rights:	what it may do with memory by its protection keys
+ */
 struct raio_identity {
 	const struct cred *cred;
 	void *io_context;
