@@ -77,6 +77,26 @@ pub(super) struct Given<'a> {
     pub(super) plug: Option<&'a Plug>,
 }
 
+impl<'a> Given<'a> {
+    /// One that isn't such as kernel AIO has.
+    #[inline(always)]
+    pub(super) fn native(
+        iocb: &'a Iocb,
+        next: Option<Next<'a>>,
+        left: u32,
+        plug: Option<&'a Plug>,
+    ) -> Self {
+        Self {
+            iocb,
+            native: true,
+            obj: iocb.data(),
+            next,
+            left,
+            plug,
+        }
+    }
+}
+
 /// What a call needs for all its requests. It has to be [finished](Self::finish).
 pub(super) struct Starter<'a> {
     user: &'a User,
@@ -181,15 +201,9 @@ impl Named {
     /// The device, if that transfer can be made on the direct path.
     #[inline(always)]
     fn takes(&self, span: &Span) -> Option<Device> {
-        let file = self.file();
-        let &Span {
-            dir,
-            addr,
-            len,
-            pos,
-        } = span;
+        let (file, dir) = (self.file(), span.dir);
         self.device.filter(|device| {
-            file_io::open_for(file, dir) && device.takes(file, pos, addr, len, dir)
+            file_io::open_for(file, dir) && device.takes(file, span.pos, span.addr, span.len, dir)
         })
     }
 

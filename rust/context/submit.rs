@@ -264,26 +264,12 @@ impl User {
             }
             Iocbs::Shared(first) => each(nr, |i| {
                 let (iocb, next) = self.submission.read(first, i)?;
-                starter.start(Given {
-                    obj: iocb.data(),
-                    iocb: &iocb,
-                    native: true,
-                    next,
-                    left: nr - i - 1,
-                    plug,
-                })
+                starter.start(Given::native(&iocb, next, nr - i - 1, plug))
             }),
             Iocbs::Array(array) => each(nr, |i| {
                 let at = array.wrapping_add((i as usize).wrapping_mul(mem::size_of::<Iocb>()));
                 let iocb: Iocb = user::read(at)?;
-                starter.start(Given {
-                    obj: iocb.data(),
-                    iocb: &iocb,
-                    native: true,
-                    next: None,
-                    left: nr - i - 1,
-                    plug,
-                })
+                starter.start(Given::native(&iocb, None, nr - i - 1, plug))
             }),
         }
     }
