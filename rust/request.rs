@@ -348,6 +348,12 @@ impl Submitted {
         unsafe { Request::course(self.0) }
     }
 
+    /// Does it wait, or a worker for it?
+    #[inline]
+    pub(crate) fn waits(&self) -> bool {
+        self.course() == Course::Waits
+    }
+
     fn into_raw(self) -> NonNull<Request> {
         self.0
     }

@@ -806,6 +806,20 @@ bool raio_kiocb_is_cold(struct kiocb *iocb)
 }
 
 /*
+ * Would a write note a new time of its file now, for which its file system has to wait? Then it
+ * refuses one that mustn't. With lazytime some wait and some don't; they have to be tried.
+ */
+bool raio_file_notes_time(struct file *file)
+{
+	struct inode *inode = file_inode(file);
+	struct timespec64 mtime = inode_get_mtime(inode), now = current_time(inode);
+
+	return !timespec64_equal(&mtime, &now) && !IS_NOCMTIME(inode) &&
+	       !(file->f_mode & FMODE_NOCMTIME) && !(inode->i_sb->s_flags & SB_LAZYTIME) &&
+	       (inode->i_op->update_time || inode->i_sb->s_op->dirty_inode);
+}
+
+/*
  * Does a write to the page cache wait, whatever it is told: until it lasts, or on btrfs, which
  * takes one without waiting only where it doesn't copy on write, and then waits for pages?
  */

@@ -174,6 +174,7 @@ void raio_init_page_wait(struct wait_page_queue *wait, wait_queue_func_t func);
 struct wait_page_queue *raio_page_wait_kicked(struct wait_queue_entry *entry, void *key);
 
 bool raio_kiocb_is_cold(struct kiocb *iocb);
+bool raio_file_notes_time(struct file *file);
 bool raio_kiocb_write_waits(const struct kiocb *iocb);
 u8 raio_file_blkbits(const struct file *file);
 bool raio_kiocb_lacks_queue(const struct kiocb *iocb);

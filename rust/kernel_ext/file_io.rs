@@ -556,6 +556,12 @@ impl Kiocb {
         }
     }
 
+    /// Would a write note a new time of its file now, for which its file system has to wait?
+    pub(crate) fn notes_time(&self) -> bool {
+        // SAFETY: `ki_filp` is live, by the type invariant.
+        unsafe { bindings::raio_file_notes_time((*self.as_raw()).ki_filp) }
+    }
+
     /// Has its file system make what it needs for all its direct transfers, if it hasn't yet. Sleeps then.
     pub(crate) fn make_queue(&self) {
         // SAFETY: `ki_filp` is live, by the type invariant.

@@ -40,6 +40,8 @@ pub(crate) struct Ways {
     /// How many the plug has; and bytes of which no more than one is needed.
     places: u32,
     most: usize,
+    /// A write was tried, and would have had to wait.
+    refused: bool,
 }
 
 /// Would an attempt wait, whatever it is told?
@@ -56,6 +58,9 @@ impl Ways {
     /// had no use for the block layer puts back.)
     #[inline(always)]
     fn take(&mut self, request: &mut Prepared, plug: Option<&Plug>, pos: i64, len: usize) -> Waits {
+        if self.refused && request.kiocb().notes_time() {
+            return Waits::Yes;
+        }
         let is_one = Blocks::are_one(self.most, pos, len);
         if self.places == 0 || !is_one || !plug.is_some_and(Plug::has_spare) {
             return self.take_more(request, plug.is_some(), pos, len);
@@ -120,6 +125,7 @@ pub(crate) fn plain(
                 places: 0,
                 // What is no more than a page is one request.
                 most: blocks.map_or(0, |blocks| blocks.bytes().min(PAGE_SIZE)),
+                refused: false,
             };
             asking
         }
@@ -144,7 +150,11 @@ pub(crate) fn plain(
         Waits::Unknown(places) => return Ok(request.go_plugged(asking, places)),
         waits => matches!(waits, Waits::Yes),
     };
-    Ok(request.go(asking, waits))
+    let submitted = request.go(asking, waits);
+    if dir == Direction::Write {
+        ways.refused |= !waits && submitted.waits();
+    }
+    Ok(submitted)
 }
 
 /// Reads into one buffer.

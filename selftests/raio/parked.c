@@ -1508,6 +1508,48 @@ TEST_F(other, that_is_to_last)
 	unlink(path);
 }
 
+/* A write that has to wait, here for a page to go, takes those behind it along only if they have to, too. */
+TEST_F(other, behind_one_that_waits)
+{
+	struct scene *s = &self->s;
+	unsigned int i, punted;
+	struct iocb *iops[4];
+	char path[80];
+	int fd, cached;
+
+	snprintf(path, sizeof(path), "%s/raio-test-%d", xfs_dir(), getpid());
+	fd = open(path, O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, 0600);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(4 * PAGE, pwrite(fd, s->buf, 4 * PAGE, 0));
+	close(fd);
+	cached = open(path, O_RDONLY | O_NOATIME | O_CLOEXEC);
+	ASSERT_LE(0, cached);
+	EXPECT_EQ(0, posix_fadvise(cached, 0, 0, POSIX_FADV_RANDOM));
+	EXPECT_EQ(PAGE, pread(cached, s->buf, PAGE, 0));
+	fd = open_without_times(xfs_dir(), path, O_RDWR | O_DIRECT);
+	ASSERT_LE(0, fd);
+	/* From here on the mount has what it needs for those, and the file no privileges to lose. */
+	submit(_metadata, s, 0, IOCB_CMD_PWRITE, fd, PAGE, PAGE);
+	EXPECT_NEXT(s, 0, PAGE);
+	punted = MOVED(&s->before, punted);
+	for (i = 0; i < ARRAY_SIZE(iops); i++) {
+		pattern_fill(buf_of(s, i), PAGE, i * PAGE, SEED);
+		iops[i] = &s->io[i];
+		iocb_prep(iops[i], IOCB_CMD_PWRITE, fd, buf_of(s, i), PAGE, i * PAGE);
+	}
+	ASSERT_EQ(4, aio_submit(&s->aio, 4, iops));
+	ASSERT_EQ(4, aio_wait(&s->aio, 4, s->ev));
+	for (i = 0; i < ARRAY_SIZE(iops); i++)
+		EXPECT_EQ(PAGE, s->ev[i].res);
+	EXPECT_EQ(punted + 1, MOVED(&s->before, punted));
+	memset(s->buf, CANARY, 4 * PAGE);
+	EXPECT_EQ(4 * PAGE, pread(cached, s->buf, 4 * PAGE, 0));
+	EXPECT_EQ(-1, pattern_check(s->buf, 4 * PAGE, 0, SEED));
+	close(cached);
+	close(fd);
+	unlink(path);
+}
+
 /* One that looks at who reads it, here at what number a process has there, is read by who has submitted that. */
 TEST_F(other, of_a_namespace)
 {
