@@ -47,13 +47,16 @@
 
 #include "helpers.h"
 
+/* Becomes part of Rust code, where C's can (CONFIG_RUST_INLINE_HELPERS). */
+#define __rust_helper __always_inline
+
 struct raio_counters {
 	u64 v[RAIO_NR_CTR];
 };
 
 static DEFINE_PER_CPU(struct raio_counters, raio_counters);
 
-void raio_counter_add(enum raio_counter which, u64 n)
+__rust_helper void raio_counter_add(enum raio_counter which, u64 n)
 {
 	this_cpu_add(raio_counters.v[which], n);
 }
@@ -68,7 +71,7 @@ u64 raio_counter_sum(enum raio_counter which)
 	return sum;
 }
 
-bool raio_percpu_ref_tryget_live(struct percpu_ref *ref)
+__rust_helper bool raio_percpu_ref_tryget_live(struct percpu_ref *ref)
 {
 	return percpu_ref_tryget_live(ref);
 }
@@ -77,7 +80,8 @@ bool raio_percpu_ref_tryget_live(struct percpu_ref *ref)
  * What @entries[@index] points to, if there is such an entry, with a reference to the count
  * that is there at @offset. NULL if that was killed. What is taken out lives for a grace period.
  */
-void *raio_percpu_ref_lookup(void *const *entries, size_t size, size_t index, size_t offset)
+__rust_helper void *raio_percpu_ref_lookup(void *const *entries, size_t size, size_t index,
+					   size_t offset)
 {
 	void *entry;
 
@@ -94,18 +98,18 @@ void *raio_percpu_ref_lookup(void *const *entries, size_t size, size_t index, si
 	return entry;
 }
 
-void raio_percpu_ref_get_many(struct percpu_ref *ref, unsigned long n)
+__rust_helper void raio_percpu_ref_get_many(struct percpu_ref *ref, unsigned long n)
 {
 	percpu_ref_get_many(ref, n);
 }
 
-void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n)
+__rust_helper void raio_percpu_ref_put_many(struct percpu_ref *ref, unsigned long n)
 {
 	percpu_ref_put_many(ref, n);
 }
 
 /* copy_from_user() of @n words, which isn't worth a call. */
-bool raio_get_user_words(u64 *to, const u64 __user *from, unsigned int n)
+__rust_helper bool raio_get_user_words(u64 *to, const u64 __user *from, unsigned int n)
 {
 	might_fault();
 	if (should_fail_usercopy())
@@ -141,17 +145,17 @@ void raio_enable_faults(void)
 	pagefault_enable();
 }
 
-bool raio_get_user_u32(u32 *value, const u32 __user *addr)
+__rust_helper bool raio_get_user_u32(u32 *value, const u32 __user *addr)
 {
 	return !should_fail_usercopy() && !get_user(*value, addr);
 }
 
-bool raio_get_user_long(unsigned long *value, const unsigned long __user *addr)
+__rust_helper bool raio_get_user_long(unsigned long *value, const unsigned long __user *addr)
 {
 	return !should_fail_usercopy() && !get_user(*value, addr);
 }
 
-bool raio_put_user_u32(u32 value, u32 __user *to)
+__rust_helper bool raio_put_user_u32(u32 value, u32 __user *to)
 {
 	return !should_fail_usercopy() && !put_user(value, to);
 }
@@ -358,7 +362,7 @@ size_t raio_nofile_limit(void)
 	return rlimit(RLIMIT_NOFILE);
 }
 
-unsigned long raio_fsize_limit(void)
+__rust_helper unsigned long raio_fsize_limit(void)
 {
 	return rlimit(RLIMIT_FSIZE);
 }
@@ -373,7 +377,7 @@ unsigned long raio_swap_fsize_limit(unsigned long limit)
  * What the running thread may do with memory by its protection keys. (Those of
  * other architectures than x86 aren't known.)
  */
-u32 raio_access_rights(void)
+__rust_helper u32 raio_access_rights(void)
 {
 #ifdef CONFIG_X86
 	return read_pkru();
@@ -392,7 +396,7 @@ u32 raio_swap_access_rights(u32 rights)
 	return old;
 }
 
-bool raio_is_current(const struct raio_identity *who)
+__rust_helper bool raio_is_current(const struct raio_identity *who)
 {
 	return who->cred == current_cred() && who->io_context == current->io_context &&
 	       is_current_blkcg(who->blkcg) && who->process->signal == current->signal &&
@@ -448,14 +452,14 @@ void raio_uncharge_locked(struct mm_struct *mm, struct user_struct *user, unsign
 }
 
 /* The folio that @page, which is pinned, is in; returns its pages. */
-unsigned long raio_folio_of(struct page *page, const struct folio **folio)
+__rust_helper unsigned long raio_folio_of(struct page *page, const struct folio **folio)
 {
 	*folio = page_folio(page);
 	return folio_nr_pages(*folio);
 }
 
 /* Is @next what comes after @page in the same folio? */
-bool raio_page_follows(struct page *page, struct page *next)
+__rust_helper bool raio_page_follows(struct page *page, struct page *next)
 {
 	return page + 1 == next && page_folio(page) == page_folio(next);
 }
@@ -465,7 +469,7 @@ static struct folio *vec_folio(const struct bio_vec *vec)
 	return page_folio(vec->bv_page);
 }
 
-bool raio_vec_is_dirty(const struct bio_vec *vec)
+__rust_helper bool raio_vec_is_dirty(const struct bio_vec *vec)
 {
 	return folio_test_dirty(vec_folio(vec));
 }
@@ -487,13 +491,13 @@ void raio_vec_dirty(const struct bio_vec *vec)
 }
 
 /* Releases a part of one folio whose pages were pinned one by one. */
-void raio_vec_unpin(const struct bio_vec *vec)
+__rust_helper void raio_vec_unpin(const struct bio_vec *vec)
 {
 	unpin_user_folio(vec_folio(vec), DIV_ROUND_UP(vec->bv_offset + vec->bv_len, PAGE_SIZE));
 }
 
 /* @index, which is less than @size, also for a processor that runs ahead. */
-size_t raio_array_index(size_t index, size_t size)
+__rust_helper size_t raio_array_index(size_t index, size_t size)
 {
 	return array_index_nospec(index, size);
 }
@@ -509,7 +513,7 @@ const struct cred *raio_override_creds(const struct cred *cred)
 	return override_creds(cred);
 }
 
-struct mm_struct *raio_current_mm(void)
+__rust_helper struct mm_struct *raio_current_mm(void)
 {
 	return current->mm;
 }
@@ -561,7 +565,7 @@ bool raio_mm_is_used(const struct mm_struct *mm)
 	return found;
 }
 
-bool raio_task_killed(void)
+__rust_helper bool raio_task_killed(void)
 {
 	return fatal_signal_pending(current) ||
 	       (current->flags & PF_EXITING && current->exit_code & 0x7f);
@@ -686,12 +690,12 @@ void raio_sigmask_end(void)
 		sigprocmask(SIG_SETMASK, &current->saved_sigmask, NULL);
 }
 
-bool raio_signal_pending(void)
+__rust_helper bool raio_signal_pending(void)
 {
 	return signal_pending(current);
 }
 
-void raio_relax(void)
+__rust_helper void raio_relax(void)
 {
 	cond_resched();
 	cpu_relax();
@@ -751,7 +755,7 @@ struct folio *raio_ring_folio(struct address_space *mapping, pgoff_t index, bool
 	return folio;
 }
 
-void *raio_folio_address(struct folio *folio)
+__rust_helper void *raio_folio_address(struct folio *folio)
 {
 	return folio_address(folio);
 }
@@ -829,7 +833,7 @@ bool raio_kiocb_write_waits(const struct kiocb *iocb)
 	       file_inode(iocb->ki_filp)->i_sb->s_magic == BTRFS_SUPER_MAGIC;
 }
 
-u8 raio_file_blkbits(const struct file *file)
+__rust_helper u8 raio_file_blkbits(const struct file *file)
 {
 	return file_inode(file)->i_blkbits;
 }
@@ -838,7 +842,7 @@ u8 raio_file_blkbits(const struct file *file)
  * Does a transfer need a place in the queue of one disk, which a file system doesn't tell that
  * nobody is to wait?
  */
-bool raio_kiocb_is_of_disk(const struct kiocb *iocb)
+__rust_helper bool raio_kiocb_is_of_disk(const struct kiocb *iocb)
 {
 	const struct inode *inode = file_inode(iocb->ki_filp);
 
@@ -905,7 +909,7 @@ void raio_kiocb_poll_one(struct kiocb *iocb, size_t len, unsigned int pieces)
 }
 
 /* Of which one is contiguous for who has it, if not as the kernel sees it. */
-unsigned int raio_iov_iter_pieces(const struct iov_iter *iter)
+__rust_helper unsigned int raio_iov_iter_pieces(const struct iov_iter *iter)
 {
 	return iter_is_iovec(iter) ? iter->nr_segs : 1;
 }
@@ -1044,7 +1048,7 @@ bool raio_pipe_is_busy(struct file *file)
  * Keeps the file system of a regular file from being frozen until raio_kiocb_end_write();
  * other files aren't on one. Returns whether it does, or -EAGAIN for @nowait if it is frozen.
  */
-int raio_kiocb_start_write(struct kiocb *iocb, bool nowait)
+__rust_helper int raio_kiocb_start_write(struct kiocb *iocb, bool nowait)
 {
 	const struct inode *inode = file_inode(iocb->ki_filp);
 
@@ -1060,7 +1064,7 @@ int raio_kiocb_start_write(struct kiocb *iocb, bool nowait)
 	return true;
 }
 
-void raio_kiocb_end_write(struct kiocb *iocb)
+__rust_helper void raio_kiocb_end_write(struct kiocb *iocb)
 {
 	kiocb_end_write(iocb);
 }
@@ -1070,7 +1074,7 @@ int raio_kiocb_set_rw_flags(struct kiocb *iocb, u32 flags, int rw)
 	return kiocb_set_rw_flags(iocb, (__force rwf_t)flags, rw);
 }
 
-u16 raio_current_ioprio(void)
+__rust_helper u16 raio_current_ioprio(void)
 {
 	return get_current_ioprio();
 }
@@ -1091,14 +1095,14 @@ int raio_ioprio_check(int ioprio)
 	}
 }
 
-size_t raio_iov_iter_count(const struct iov_iter *iter)
+__rust_helper size_t raio_iov_iter_count(const struct iov_iter *iter)
 {
 	return iov_iter_count(iter);
 }
 
 /* @len bytes of @vecs, from @offset in the first on: as iov_iter_bvec(), which has no offset. */
-void raio_iov_iter_bvec(struct iov_iter *iter, int rw, const struct bio_vec *vecs,
-			unsigned long nr, size_t offset, size_t len)
+__rust_helper void raio_iov_iter_bvec(struct iov_iter *iter, int rw, const struct bio_vec *vecs,
+				      unsigned long nr, size_t offset, size_t len)
 {
 	*iter = (struct iov_iter){
 		.iter_type = ITER_BVEC,
@@ -1111,7 +1115,7 @@ void raio_iov_iter_bvec(struct iov_iter *iter, int rw, const struct bio_vec *vec
 }
 
 /* The device of @file, if direct transfers there may come to sending a bio. */
-struct block_device *raio_direct_bdev(struct file *file)
+__rust_helper struct block_device *raio_direct_bdev(struct file *file)
 {
 	struct inode *inode = file->f_mapping->host;
 	struct block_device *bdev;
@@ -1123,7 +1127,7 @@ struct block_device *raio_direct_bdev(struct file *file)
 	return queue_is_mq(bdev_get_queue(bdev)) ? bdev : NULL;
 }
 
-bool raio_bdev_sorts(struct block_device *bdev)
+__rust_helper bool raio_bdev_sorts(struct block_device *bdev)
 {
 	return READ_ONCE(bdev_get_queue(bdev)->elevator);
 }
@@ -1133,8 +1137,8 @@ bool raio_bdev_sorts(struct block_device *bdev)
  * blocks and within the device, is its memory as the device wants it, and, for a write, may the
  * device be written to as it is?
  */
-bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos,
-		      unsigned long addr, size_t len, bool write)
+__rust_helper bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos,
+				    unsigned long addr, size_t len, bool write)
 {
 	struct address_space *mapping = file->f_mapping;
 	loff_t size = bdev_nr_bytes(bdev);
@@ -1183,7 +1187,7 @@ static int iopoll_end(struct io_comp_batch *iob, int found)
 }
 
 /* Asks once; is something found that has ended? */
-int raio_iopoll_bio(struct bio *bio)
+__rust_helper int raio_iopoll_bio(struct bio *bio)
 {
 	DEFINE_IO_COMP_BATCH(iob);
 
@@ -1202,7 +1206,7 @@ int raio_iopoll_kiocb(struct kiocb *iocb)
  * failed already may be there until somebody comes to see to it. It may be another's by
  * now; then this one has ended.
  */
-bool raio_kiocb_is_polled(const struct kiocb *iocb)
+__rust_helper bool raio_kiocb_is_polled(const struct kiocb *iocb)
 {
 	const struct bio *bio;
 	bool is;
@@ -1214,23 +1218,23 @@ bool raio_kiocb_is_polled(const struct kiocb *iocb)
 	return is;
 }
 
-void raio_file_accessed(struct file *file)
+__rust_helper void raio_file_accessed(struct file *file)
 {
 	file_accessed(file);
 }
 
-void raio_account_write(size_t bytes)
+__rust_helper void raio_account_write(size_t bytes)
 {
 	task_io_account_write(bytes);
 }
 
-u8 raio_file_write_hint(struct file *file)
+__rust_helper u8 raio_file_write_hint(struct file *file)
 {
 	return file_inode(file)->i_write_hint;
 }
 
 /* Is it that task which runs, and not an interrupt on top of it? */
-bool raio_in_task(const struct task_struct *task)
+__rust_helper bool raio_in_task(const struct task_struct *task)
 {
 	return task == current && in_task();
 }
@@ -1255,12 +1259,12 @@ bool raio_file_is_fuse(struct file *file)
 	return file_inode(file)->i_sb->s_magic == FUSE_SUPER_MAGIC;
 }
 
-bool raio_file_is_reg(struct file *file)
+__rust_helper bool raio_file_is_reg(struct file *file)
 {
 	return S_ISREG(file_inode(file)->i_mode);
 }
 
-bool raio_file_is_blk(struct file *file)
+__rust_helper bool raio_file_is_blk(struct file *file)
 {
 	return S_ISBLK(file_inode(file)->i_mode);
 }
@@ -1304,16 +1308,7 @@ void raio_kill_task(struct task_struct *task)
 	send_sig(SIGKILL, task, 1);
 }
 
-struct task_struct *raio_current(void)
+__rust_helper struct task_struct *raio_current(void)
 {
 	return current;
 }
-
-/* In rust/request.rs, for Rust can't export. */
-bool raio_request_set_cancel(struct kiocb *iocb, raio_cancel_fn cancel);
-
-bool raio_set_cancel_fn(struct kiocb *iocb, raio_cancel_fn cancel)
-{
-	return raio_request_set_cancel(iocb, cancel);
-}
-EXPORT_SYMBOL_GPL(raio_set_cancel_fn);
