@@ -114,7 +114,7 @@ kmake()
 	shift
 	case $flavour in
 	fast) set -- BINDGEN="$BINDGEN" "$@" ;;
-	debug) set -- BINDGEN="$BINDGEN" LLVM="$LLVM_SUFFIX" "$@" ;;
+	debug | inline) set -- BINDGEN="$BINDGEN" LLVM="$LLVM_SUFFIX" "$@" ;;
 	esac
 	make -j"$jobs" "$@"
 }
@@ -171,6 +171,5 @@ selftests_guest=(--nodes 2 --mem 1536M --disk 512M --disk 512M
 # need_flavour WORD: fails unless it names one of our kernels.
 need_flavour()
 {
-	[[ ${1:-} == fast || ${1:-} == debug ]] ||
-		die "which kernel: fast or debug?"
+	[[ ${1:-} =~ ^(fast|debug|inline)$ ]] || die "which kernel: fast, debug or inline?"
 }
