@@ -62,6 +62,17 @@ impl Args {
         self.job.is_empty()
             || parts.any(|part| name == *part || !is_name(part) && name.contains(part))
     }
+
+    /// The jobs that it asks for.
+    fn jobs(&self) -> impl Iterator<Item = Job> + '_ {
+        Job::all().into_iter().filter(|job| self.asks_for(job))
+    }
+
+    /// And the engines.
+    fn engines(&self) -> impl Iterator<Item = Name> + '_ {
+        let asked = |engine: &Name| self.engine.is_empty() || self.engine.contains(engine);
+        Name::ALL.into_iter().filter(asked)
+    }
 }
 
 /// One engine in one job.
@@ -102,39 +113,23 @@ pub(crate) fn run(args: &Args) -> io::Result<bool> {
     let mut runs = Vec::new();
     let mut nth = 0;
     let mut targets = Targets::new();
-    for job in Job::all() {
-        let name = job.to_string();
-        if !args.asks_for(&job) {
-            continue;
-        }
-        let asked = |engine: &Name| args.engine.is_empty() || args.engine.contains(engine);
-        let engines: Vec<Name> = Name::ALL.into_iter().filter(asked).collect();
-        let mut of_job: Vec<Run> = Vec::new();
+    for job in args.jobs() {
+        let engines = args.engines().filter(|engine| engine.can(&job));
+        let mut of_job: Vec<Run> = engines
+            .map(|engine| Run::new(&job, engine, args.requests))
+            .collect();
+        let n = of_job.len();
         for round in 0..args.rounds {
-            let turn = round % engines.len().max(1);
-            for engine in engines[turn..].iter().chain(&engines[..turn]) {
+            for turn in round..round + n {
                 let target = targets.open(&job)?;
-                let run = || engine.run(&job, &target, args.requests);
-                let Some(ns) = in_a_thread(run)? else {
-                    continue;
-                };
-                if !of_job.iter().any(|run| run.engine == *engine) {
-                    of_job.push(Run {
-                        job: job.clone(),
-                        engine: *engine,
-                        requests: args.requests * job.threads,
-                        ns: Vec::new(),
-                        nth: Vec::new(),
-                        counted: None,
-                    });
-                }
-                let this = of_job.iter_mut().find(|run| run.engine == *engine);
-                this.into_iter().for_each(|run| run.add(ns, nth));
+                let run = &mut of_job[turn % n];
+                let ns = in_a_thread(|| run.engine.run(&job, &target, args.requests))?;
+                run.add(ns, nth);
                 nth += 1;
             }
         }
         for run in &of_job {
-            tell(&name, run.engine, run.ns_each());
+            tell(&job.to_string(), run.engine, run.ns_each());
         }
         runs.append(&mut of_job);
     }
@@ -152,26 +147,14 @@ fn run_fio(args: &Args, targets: &mut Targets) -> io::Result<Vec<FioRun>> {
         return Ok(Vec::new());
     };
     let mut all = Vec::new();
-    for job in Job::all().into_iter().filter(FioRun::can) {
-        let name = format!("fio, {job}");
-        if !args.asks_for(&job) {
-            continue;
-        }
+    for job in args.jobs() {
         let path = targets.open(&job)?.path;
-        let asked = |engine: &Name| args.engine.is_empty() || args.engine.contains(engine);
-        let mut runs: Vec<FioRun> = Name::ALL
-            .into_iter()
-            .filter(asked)
-            .map(|engine| FioRun::new(&job, engine, args.requests))
-            .collect();
-        for run in &mut runs {
+        for engine in args.engines().filter(|engine| FioRun::can(&job, *engine)) {
+            let mut run = FioRun::new(&job, engine, args.requests);
             run.run(&path, external)?;
+            tell(&format!("fio, {job}"), engine, run.ns_each());
+            all.push(run);
         }
-        runs.retain(|run| !run.ns.is_empty());
-        for run in &runs {
-            tell(&name, run.engine, run.ns_each());
-        }
-        all.append(&mut runs);
     }
     Ok(all)
 }
@@ -187,6 +170,18 @@ fn median(ns: &[u64]) -> f64 {
 }
 
 impl Run {
+    /// One without a round, of `n` requests by each thread.
+    fn new(job: &Job, engine: Name, n: usize) -> Self {
+        Self {
+            job: job.clone(),
+            engine,
+            requests: n * job.threads,
+            ns: Vec::new(),
+            nth: Vec::new(),
+            counted: None,
+        }
+    }
+
     /// A round, run number `nth` of all.
     fn add(&mut self, ns: u64, nth: usize) {
         self.ns.push(ns);

@@ -82,25 +82,30 @@ impl Name {
         )
     }
 
-    /// Nanoseconds of a job of `n` requests by each thread. None if it can't do that.
-    pub(crate) fn run(self, job: &Job, target: &Target, n: usize) -> io::Result<Option<u64>> {
+    /// Can it do that?
+    pub(crate) fn can(self, job: &Job) -> bool {
+        let op = job.load().op;
+        match self {
+            Self::Limit => job.threads == 1 && !job.has_data() && op == Op::Read,
+            Self::Libaio | Self::RaioLibaio | Self::RaioPolled => op != Op::Nothing,
+            // One issuer is all that a ring of this kind has.
+            Self::Uring | Self::UringRegistered => !job.is_shared(),
+            Self::UringPolled => !job.is_shared() && op != Op::Nothing,
+            Self::Raio | Self::RaioRegistered => true,
+        }
+    }
+
+    /// Nanoseconds of a job that it can do, of `n` requests by each thread.
+    pub(crate) fn run(self, job: &Job, target: &Target, n: usize) -> io::Result<u64> {
         let load = job.load();
         let fd = target.file.as_raw_fd();
         let uring = |registered, polled| {
-            // One issuer is all that a ring of this kind has.
-            if job.is_shared() {
-                return Ok(None);
-            }
             let features = Features { registered, polled };
             timed(job, n, |_, buffers| {
                 Uring::new(features, fd, &load, buffers)
             })
-            .map(Some)
         };
         let aio = |library: &str| {
-            if load.op == Op::Nothing {
-                return Ok(None);
-            }
             // Where threads share one, kernel AIO may not know yet that another has read events.
             let depth = load.depth * (job.threads / job.contexts).pow(2);
             let contexts = (0..job.contexts)
@@ -110,7 +115,6 @@ impl Name {
                 let context = contexts[thread % contexts.len()].clone();
                 Ok(Aio::new(context, job.is_shared(), fd, &load, buffers))
             })
-            .map(Some)
         };
         let native = |registered, polled| {
             let shared = job.is_shared();
@@ -122,10 +126,9 @@ impl Name {
                 let context = contexts[thread % contexts.len()].clone();
                 Native::new(context, shared, registered, fd, &load, buffers)
             })
-            .map(Some)
         };
         match self {
-            Self::Limit => limit(job, &load, target, n),
+            Self::Limit => limit(&load, target, n),
             Self::Libaio => {
                 let there = |path: &&&str| Path::new(path).exists();
                 aio(LIBAIO.iter().find(there).unwrap_or(&LIBAIO[0]))
@@ -133,11 +136,9 @@ impl Name {
             Self::RaioLibaio => aio(OUR_LIBAIO),
             Self::Uring => uring(false, false),
             Self::UringRegistered => uring(true, false),
-            Self::UringPolled if load.op == Op::Nothing => Ok(None),
             Self::UringPolled => uring(true, true),
             Self::Raio => native(false, false),
             Self::RaioRegistered => native(true, false),
-            Self::RaioPolled if load.op == Op::Nothing => Ok(None),
             Self::RaioPolled => native(true, true),
         }
     }
@@ -217,10 +218,7 @@ fn timed<E: Engine>(
 }
 
 /// Has the module `raio_limit` read.
-fn limit(job: &Job, load: &Load, target: &Target, n: usize) -> io::Result<Option<u64>> {
-    if job.threads > 1 || job.has_data() || load.op != Op::Read {
-        return Ok(None);
-    }
+fn limit(load: &Load, target: &Target, n: usize) -> io::Result<u64> {
     let mut device = OpenOptions::new().write(true).open("/dev/raio_limit")?;
     let mut command = |n: usize| {
         let Load {
@@ -233,5 +231,5 @@ fn limit(job: &Job, load: &Load, target: &Target, n: usize) -> io::Result<Option
         device.write_all(command.as_bytes())
     };
     command(n / 10)?;
-    stopwatch(|| command(n)).map(Some)
+    stopwatch(|| command(n))
 }

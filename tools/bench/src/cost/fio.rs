@@ -26,8 +26,8 @@ pub(crate) struct FioRun {
 
 impl FioRun {
     /// Can it do that? It has no requests without a file, and its threads share nothing.
-    pub(crate) fn can(job: &Job) -> bool {
-        job.target != "nothing" && !job.is_shared()
+    pub(crate) fn can(job: &Job, engine: Name) -> bool {
+        engine != Name::Limit && job.target != "nothing" && !job.is_shared()
     }
 
     /// One without a round, of as many requests as `n` of a client are worth.
@@ -45,15 +45,15 @@ impl FioRun {
         super::median(&self.ns) / self.requests as f64
     }
 
-    /// Runs it on `target`; `external` is our engine. False if it can't do that.
-    pub(crate) fn run(&mut self, target: &Path, external: &Path) -> io::Result<bool> {
+    /// Runs it on `target`; `external` is our engine.
+    pub(crate) fn run(&mut self, target: &Path, external: &Path) -> io::Result<()> {
         let mut fio = Command::new("fio");
         let job = &self.job;
         let each = self.requests / job.threads * BLOCK;
         let ours = format!("--ioengine=external:{}", external.display());
         let registered = ["--fixedbufs", "--registerfiles"];
         match self.engine {
-            Name::Limit => return Ok(false),
+            Name::Limit => return Err(io::Error::other("fio sends no bare bios")),
             Name::Libaio => fio.arg("--ioengine=libaio"),
             Name::RaioLibaio => fio.arg("--ioengine=libaio").env("LD_PRELOAD", OUR_LIBAIO),
             Name::Uring => fio.arg("--ioengine=io_uring"),
@@ -102,7 +102,7 @@ impl FioRun {
             return Err(io::Error::other(what));
         };
         self.ns.push(ns);
-        Ok(true)
+        Ok(())
     }
 }
 
