@@ -5,8 +5,8 @@
 //!
 //! In a guest whose clock counts instructions the times are those; then `raio-count`,
 //! a plugin of QEMU, also counts locked instructions and accesses to memory between
-//! the marks that are set here. By the wall, engines take turns, and only ratios mean
-//! anything. Makes JSON, of which `report` makes tables, verdicts and pictures.
+//! the marks that are set here. By the wall only ratios mean anything, of pairs, see
+//! `wall`. Makes JSON, of which `report` makes tables, verdicts and pictures.
 
 mod aio;
 mod bars;
@@ -18,6 +18,7 @@ mod native;
 mod profile;
 mod report;
 mod uring;
+mod wall;
 
 use crate::{growth::Machine, pairs::in_a_thread};
 use engines::Name;
@@ -27,6 +28,7 @@ pub(crate) use profile::{profile, ProfileArgs};
 pub(crate) use report::{report, ReportArgs};
 use serde::{Deserialize, Serialize};
 use std::{fs::File, io, path::PathBuf};
+use wall::Wall;
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -43,6 +45,10 @@ pub(crate) struct Args {
     /// Runs of each job with each engine, in turns
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+    /// Instead of rounds so many pairs of each of raio's engines and each of its peers, for
+    /// their ratios by the wall
+    #[arg(long, conflicts_with_all = ["rounds", "fio"])]
+    pairs: Option<usize>,
     /// fio too, one round, with that engine for it
     #[arg(long, value_name = "ENGINE")]
     fio: Option<PathBuf>,
@@ -72,6 +78,14 @@ impl Args {
     fn engines(&self) -> impl Iterator<Item = Name> + '_ {
         let asked = |engine: &Name| self.engine.is_empty() || self.engine.contains(engine);
         Name::ALL.into_iter().filter(asked)
+    }
+
+    /// Writes the JSON, if it asks for that.
+    fn write(&self, what: &impl Serialize) -> io::Result<()> {
+        match &self.json {
+            Some(path) => Ok(serde_json::to_writer(File::create(path)?, what)?),
+            None => Ok(()),
+        }
     }
 }
 
@@ -106,10 +120,16 @@ pub(crate) struct Results {
     runs: Vec<Run>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fio: Vec<FioRun>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wall: Option<Wall>,
 }
 
 /// Measures, and prints as it does.
 pub(crate) fn run(args: &Args) -> io::Result<bool> {
+    if let Some(n) = args.pairs {
+        args.write(&Wall::measure(args, n)?)?;
+        return Ok(true);
+    }
     let mut runs = Vec::new();
     let mut nth = 0;
     let mut targets = Targets::new();
@@ -133,11 +153,12 @@ pub(crate) fn run(args: &Args) -> io::Result<bool> {
         }
         runs.append(&mut of_job);
     }
-    let fio = run_fio(args, &mut targets)?;
-    if let Some(path) = &args.json {
-        let machine = Machine::read(&args.note)?;
-        serde_json::to_writer(File::create(path)?, &Results { machine, runs, fio })?;
-    }
+    args.write(&Results {
+        machine: Machine::read(&args.note)?,
+        runs,
+        fio: run_fio(args, &mut targets)?,
+        wall: None,
+    })?;
     Ok(true)
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Pairs of measurements and what to make of them.
 
+use serde::{Deserialize, Serialize};
 use std::{
     io,
     thread::{self, sleep},
@@ -76,16 +77,20 @@ impl Pairs {
             theirs: median(&self.theirs),
             ratio: ratios[ratios.len() / 2],
             quartiles: (ratios[ratios.len() / 4], ratios[ratios.len() * 3 / 4]),
+            pairs: ratios.len(),
         }
     }
 }
 
 /// See [`Pairs::summary`].
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Summary {
     pub(crate) ours: u64,
     pub(crate) theirs: u64,
     pub(crate) ratio: f64,
     pub(crate) quartiles: (f64, f64),
+    /// Of how many.
+    pub(crate) pairs: usize,
 }
 
 fn median(values: &[u64]) -> u64 {

@@ -14,8 +14,7 @@ pub(crate) struct Bar {
 /// Those of the jobs and engines that were measured.
 pub(crate) fn bars(results: &Results) -> Vec<Bar> {
     use Name::{
-        Libaio, Limit, Raio, RaioLibaio, RaioPolled, RaioRegistered, Uring, UringPolled,
-        UringRegistered,
+        Libaio, Limit, RaioLibaio, RaioPolled, RaioRegistered, UringPolled, UringRegistered,
     };
     let raw = Job::of("null_blk");
     let cost = |job: &Job, engine| results.find(job, engine).map(|run| run.ns_each());
@@ -81,15 +80,9 @@ pub(crate) fn bars(results: &Results) -> Vec<Bar> {
         1.00,
         0.70,
     );
-    // All others, by the better of the two peers: kernel AIO, and io_uring as it is asked for the same.
-    let faces: [(Name, &[Name]); 4] = [
-        (RaioLibaio, &[Libaio, Uring]),
-        (Raio, &[Libaio, Uring]),
-        (RaioRegistered, &[Libaio, UringRegistered]),
-        (RaioPolled, &[Libaio, UringPolled]),
-    ];
+    // All others, by the better of the two peers.
     for job in Job::all() {
-        for (ours, peers) in faces {
+        for ours in Name::ALL {
             let special = match ours {
                 RaioLibaio | RaioPolled => job == raw,
                 RaioRegistered => job == raw || job.target == "nothing" || disks.contains(&job),
@@ -98,7 +91,8 @@ pub(crate) fn bars(results: &Results) -> Vec<Bar> {
             if special {
                 continue;
             }
-            let best = peers
+            let best = ours
+                .peers()
                 .iter()
                 .filter_map(|peer| Some((cost(&job, *peer)?, *peer)))
                 .min_by(|a, b| a.0.total_cmp(&b.0));

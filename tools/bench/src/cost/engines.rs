@@ -76,10 +76,17 @@ impl Name {
 
     /// Is it ours?
     pub(crate) fn is_raio(self) -> bool {
-        matches!(
-            self,
-            Self::RaioLibaio | Self::Raio | Self::RaioRegistered | Self::RaioPolled
-        )
+        !self.peers().is_empty()
+    }
+
+    /// With whom one of ours is compared: kernel AIO, and io_uring as it is asked for the same.
+    pub(crate) fn peers(self) -> &'static [Self] {
+        match self {
+            Self::RaioLibaio | Self::Raio => &[Self::Libaio, Self::Uring],
+            Self::RaioRegistered => &[Self::Libaio, Self::UringRegistered],
+            Self::RaioPolled => &[Self::Libaio, Self::UringPolled],
+            _ => &[],
+        }
     }
 
     /// Can it do that?
@@ -232,4 +239,22 @@ fn limit(load: &Load, target: &Target, n: usize) -> io::Result<u64> {
     };
     command(n / 10)?;
     stopwatch(|| command(n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn none_is_without_a_peer() {
+        for job in Job::all() {
+            for ours in Name::ALL
+                .iter()
+                .filter(|name| name.is_raio() && name.can(&job))
+            {
+                let has_peer = ours.peers().iter().any(|peer| peer.can(&job));
+                assert!(has_peer, "{job} {ours}");
+            }
+        }
+    }
 }

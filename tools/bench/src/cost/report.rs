@@ -5,12 +5,13 @@ use super::{
     bars::{bars, Bar},
     engines::Name,
     jobs::Job,
-    Counted, FioRun, Results, Run,
+    Counted, FioRun, Results, Run, Wall,
 };
 use plotters::{
     prelude::*,
     style::{register_font, FontStyle},
 };
+use serde::de::DeserializeOwned;
 use std::{
     error::Error,
     fs::{self, File},
@@ -24,11 +25,15 @@ const WORSE: f64 = 1.02;
 /// What to report.
 #[derive(clap::Args)]
 pub(crate) struct ReportArgs {
-    /// What `cost` has written; what the plugin has counted is added to it
+    /// What `cost` has written; what the plugin has counted and what was measured by the wall is
+    /// added to it
     json: PathBuf,
     /// What the plugin has written
     #[arg(long, value_name = "FILE")]
     counts: Option<PathBuf>,
+    /// What `cost --pairs` has written
+    #[arg(long, value_name = "FILE")]
+    wall: Option<PathBuf>,
     /// Results to compare with
     #[arg(long, value_name = "FILE")]
     last: Option<PathBuf>,
@@ -45,6 +50,11 @@ pub(crate) fn report(args: &ReportArgs) -> io::Result<bool> {
     let mut results: Results = read(&args.json)?;
     if let Some(counts) = &args.counts {
         results.add(&counted(counts)?)?;
+    }
+    if let Some(wall) = &args.wall {
+        results.wall = Some(read(wall)?);
+    }
+    if args.counts.is_some() || args.wall.is_some() {
         serde_json::to_writer(File::create(&args.json)?, &results)?;
     }
     results.print();
@@ -61,7 +71,7 @@ pub(crate) fn report(args: &ReportArgs) -> io::Result<bool> {
     Ok(good || !args.check)
 }
 
-fn read(path: &Path) -> io::Result<Results> {
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     let wrong = |e| io::Error::other(format!("{}: {e}", path.display()));
     serde_json::from_reader(File::open(path).map_err(wrong)?).map_err(|e| wrong(io::Error::from(e)))
 }
@@ -166,6 +176,7 @@ impl Results {
             let (job, engine) = (format!("fio, {}", run.job), run.engine.to_string());
             println!("{job:<32} {engine:<18} {:>10.1}", run.ns_each());
         }
+        self.wall.iter().for_each(Wall::print);
     }
 
     /// Is no cost of raio's above that of `last`, and is each there that is there, and of its peers?
@@ -295,6 +306,7 @@ mod tests {
             machine: Machine::read(&[]).unwrap(),
             runs: costs.iter().map(run).collect(),
             fio: Vec::new(),
+            wall: None,
         }
     }
 
@@ -318,6 +330,13 @@ mod tests {
         assert!(results(&[(Name::RaioLibaio, 1019), (Name::Libaio, 2000)]).is_no_worse(&last));
         assert!(!results(&[(Name::RaioLibaio, 1021), (Name::Libaio, 1000)]).is_no_worse(&last));
         assert!(!results(&[(Name::RaioLibaio, 1000)]).is_no_worse(&last));
+    }
+
+    #[test]
+    fn record_can_be_read() {
+        let tools = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let record: Results = read(&tools.join("../../Documentation/cost/cost.json")).unwrap();
+        assert!(record.is_no_worse(&record));
     }
 
     #[test]
