@@ -72,9 +72,13 @@ impl Disk {
     pub(crate) fn mount(&mut self, fs: &str) -> io::Result<PathBuf> {
         let dir = Path::new("/tmp").join(self.device.name());
         fs::create_dir_all(&dir)?;
-        let quiet = if fs == "xfs" { "-qf" } else { "-qF" };
+        let options: &[&str] = match fs {
+            "xfs" => &["-qf"],
+            // Or a thread of the kernel writes the tables in the middle of a measurement.
+            _ => &["-qF", "-E", "lazy_itable_init=0"],
+        };
         run(Command::new(format!("mkfs.{fs}"))
-            .arg(quiet)
+            .args(options)
             .arg(self.node()))?;
         run(Command::new("mount")
             .args(["-t", fs])
