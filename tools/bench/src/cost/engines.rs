@@ -5,7 +5,7 @@ use super::{
     aio::{Aio, Context},
     client::{drive, Buffers, Engine, Load, Op, Part, Shared},
     jobs::{Job, Target},
-    native::{self, Native},
+    native::{self, Alone, Sharing},
     uring::{Features, Uring},
 };
 use clap::ValueEnum;
@@ -129,10 +129,16 @@ impl Name {
             let contexts = (0..job.contexts)
                 .map(|_| native::Context::new(depth, &load, shared, polled))
                 .collect::<io::Result<Vec<_>>>()?;
-            timed(job, n, |thread, buffers| {
-                let context = contexts[thread % contexts.len()].clone();
-                Native::new(context, shared, registered, fd, &load, buffers)
-            })
+            let of = |thread: usize| contexts[thread % contexts.len()].clone();
+            if shared {
+                timed(job, n, |thread, buffers| {
+                    Sharing::new(of(thread), registered, fd, &load, buffers)
+                })
+            } else {
+                timed(job, n, |thread, buffers| {
+                    Alone::new(of(thread), registered, fd, &load, buffers)
+                })
+            }
         };
         match self {
             Self::Limit => limit(&load, target, n),

@@ -86,162 +86,214 @@ impl Drop for Context {
     }
 }
 
-/// One thread's part of it.
-pub(crate) struct Native {
-    context: Arc<Context>,
-    /// One for each slot, but for its offset.
+/// One thread's requests, one for each slot, but for their offsets; of what is registered for
+/// that, or not.
+fn templates(
+    context: &Context,
+    registered: bool,
+    fd: RawFd,
+    load: &Load,
+    buffers: &Buffers,
+) -> io::Result<Vec<iocb>> {
+    if registered {
+        context.register(fd, load, buffers)?;
+    }
+    let opcode = match load.op {
+        Op::Read => IOCB_CMD_PREAD,
+        Op::Write => IOCB_CMD_PWRITE,
+        Op::Nothing => IOCB_CMD_NOOP,
+    };
+    let template = |slot| {
+        let mut io = iocb {
+            aio_data: slot as u64,
+            aio_lio_opcode: opcode as _,
+            ..Default::default()
+        };
+        if load.op != Op::Nothing {
+            io.aio_fildes = fd as u32;
+            io.aio_buf = buffers.at(slot).addr() as u64;
+            io.aio_nbytes = BLOCK as u64;
+            if registered {
+                io.aio_fildes = 0;
+                io.aio_reserved2 = slot as u64;
+                io.aio_flags = RAIO_IOCB_FIXED_FILE | RAIO_IOCB_FIXED_BUF;
+            }
+        }
+        io
+    };
+    Ok((0..load.slots).map(template).collect())
+}
+
+/// The request of a template for a block.
+#[inline]
+fn of(template: &iocb, block: u64) -> iocb {
+    let mut io = *template;
+    if io.aio_nbytes > 0 {
+        io.aio_offset = (block * BLOCK as u64) as i64;
+    }
+    io
+}
+
+/// Takes requests in.
+#[inline]
+fn enter(fd: RawFd, arg: &mut raio_enter) -> io::Result<()> {
+    // SAFETY: The buffers outlive the context.
+    match unsafe { raw::enter(fd, arg) }? {
+        taken if taken as u32 == arg.nr => Ok(()),
+        taken => Err(fewer(arg.nr, taken)),
+    }
+}
+
+#[cold]
+fn fewer(nr: u32, taken: i32) -> io::Error {
+    io::Error::other(format!("of {nr} requests {taken} were taken"))
+}
+
+/// One thread that has a context to itself: its ring, and its submission array.
+pub(crate) struct Alone {
+    fd: RawFd,
+    arg: raio_enter,
     templates: Vec<iocb>,
-    /// Queued since the last call, at the beginning; or where the array is.
-    array: Vec<iocb>,
-    queued: u32,
-    way: Way,
+    ring: Ring,
+    sq: *mut iocb,
+    sq_nr: u32,
+    /// What of it is next.
+    next: u32,
+    _context: Arc<Context>,
 }
 
-enum Way {
-    /// Alone with the context: its ring, its submission array, and what of that is next.
-    Alone {
-        ring: Ring,
-        sq: *mut iocb,
-        next: u32,
-    },
-    /// With others: events that were read.
-    Shared { events: Vec<io_event>, ended: usize },
-}
-
-impl Native {
+impl Alone {
     pub(crate) fn new(
         context: Arc<Context>,
-        shared: bool,
         registered: bool,
         fd: RawFd,
         load: &Load,
         buffers: &Buffers,
     ) -> io::Result<Self> {
+        let templates = templates(&context, registered, fd, load, buffers)?;
         let setup = &context.setup;
-        if registered {
-            context.register(fd, load, buffers)?;
-        }
-        let way = if shared {
-            Way::Shared {
-                events: vec![io_event::default(); load.slots],
-                ended: 0,
-            }
-        } else {
-            let at = usize::try_from(setup.ctx).map_err(io::Error::other)?;
-            Way::Alone {
-                // SAFETY: It stays mapped for as long as the context is there, and nobody else
-                // reads events.
-                ring: unsafe { Ring::new(at, setup.ring_size, setup.ring_nr) }?,
-                sq: (at + setup.sq_offset as usize) as *mut iocb,
-                next: 0,
-            }
-        };
-        let opcode = match load.op {
-            Op::Read => IOCB_CMD_PREAD,
-            Op::Write => IOCB_CMD_PWRITE,
-            Op::Nothing => IOCB_CMD_NOOP,
-        };
-        let template = |slot| {
-            let mut io = iocb {
-                aio_data: slot as u64,
-                aio_lio_opcode: opcode as _,
-                ..Default::default()
-            };
-            if load.op != Op::Nothing {
-                io.aio_fildes = fd as u32;
-                io.aio_buf = buffers.at(slot).addr() as u64;
-                io.aio_nbytes = BLOCK as u64;
-                if registered {
-                    io.aio_fildes = 0;
-                    io.aio_reserved2 = slot as u64;
-                    io.aio_flags = RAIO_IOCB_FIXED_FILE | RAIO_IOCB_FIXED_BUF;
-                }
-            }
-            io
-        };
+        let at = usize::try_from(setup.ctx).map_err(io::Error::other)?;
         Ok(Self {
-            templates: (0..load.slots).map(template).collect(),
-            array: vec![iocb::default(); load.slots],
-            queued: 0,
-            way,
-            context,
+            fd: context.device.as_raw_fd(),
+            arg: raio_enter {
+                ctx: setup.ctx,
+                flags: RAIO_ENTER_SQ,
+                ..Default::default()
+            },
+            templates,
+            // SAFETY: It stays mapped for as long as the context is there, and nobody else reads
+            // events.
+            ring: unsafe { Ring::new(at, setup.ring_size, setup.ring_nr) }?,
+            sq: (at + setup.sq_offset as usize) as *mut iocb,
+            sq_nr: setup.sq_nr,
+            next: 0,
+            _context: context,
         })
     }
 }
 
-impl Engine for Native {
+impl Engine for Alone {
+    #[inline]
     fn queue(&mut self, slot: usize, block: u64) {
-        let mut io = self.templates[slot];
-        if io.aio_nbytes > 0 {
-            io.aio_offset = (block * BLOCK as u64) as i64;
+        let io = of(&self.templates[slot], block);
+        // SAFETY: It is in the array, and not submitted yet.
+        unsafe { self.sq.add(self.next as usize).write(io) };
+        self.next += 1;
+        if self.next == self.sq_nr {
+            self.next = 0;
         }
-        match self.way {
-            Way::Alone { sq, next, .. } => {
-                let at = (next + self.queued) % self.context.setup.sq_nr;
-                // SAFETY: It is in the array, and not submitted yet.
-                unsafe { sq.add(at as usize).write(io) };
-            }
-            Way::Shared { .. } => self.array[self.queued as usize] = io,
+        self.arg.nr += 1;
+    }
+
+    fn enter(&mut self, min: usize) -> io::Result<()> {
+        self.arg.min_nr = min as u32;
+        if self.arg.nr > 0 || min > 0 {
+            enter(self.fd, &mut self.arg)?;
+            self.arg.nr = 0;
+            self.arg.iocbs = self.next.into();
         }
+        Ok(())
+    }
+
+    #[inline]
+    fn reap(&mut self, mut ended: impl FnMut(usize, i64)) {
+        self.ring
+            .reap(u32::MAX, |event| ended(event.data as usize, event.res));
+    }
+}
+
+/// One thread of several that share a context: it reads events by calls.
+pub(crate) struct Sharing {
+    context: Arc<Context>,
+    templates: Vec<iocb>,
+    /// Queued since the last call, at the beginning.
+    array: Vec<iocb>,
+    queued: u32,
+    /// Those that were read, and how many.
+    events: Vec<io_event>,
+    ended: usize,
+}
+
+impl Sharing {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        registered: bool,
+        fd: RawFd,
+        load: &Load,
+        buffers: &Buffers,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            templates: templates(&context, registered, fd, load, buffers)?,
+            context,
+            array: vec![iocb::default(); load.slots],
+            queued: 0,
+            events: vec![io_event::default(); load.slots],
+            ended: 0,
+        })
+    }
+}
+
+impl Engine for Sharing {
+    fn queue(&mut self, slot: usize, block: u64) {
+        self.array[self.queued as usize] = of(&self.templates[slot], block);
         self.queued += 1;
     }
 
     fn enter(&mut self, min: usize) -> io::Result<()> {
         let fd = self.context.device.as_raw_fd();
-        let mut arg = raio_enter {
-            ctx: self.context.setup.ctx,
-            nr: self.queued,
-            ..Default::default()
-        };
-        match &mut self.way {
-            Way::Alone { next, .. } => {
-                arg.min_nr = min as u32;
-                arg.iocbs = (*next).into();
-                arg.flags = RAIO_ENTER_SQ;
-                *next = (*next + self.queued) % self.context.setup.sq_nr;
-            }
-            Way::Shared { .. } => arg.iocbs = self.array.as_ptr().addr() as u64,
-        }
-        if self.queued > 0 || arg.min_nr > 0 {
-            // SAFETY: The buffers outlive the context.
-            let taken = unsafe { raw::enter(fd, &mut arg) }?;
-            if taken as u32 != self.queued {
-                let what = format!("of {} requests {taken} were taken", self.queued);
-                return Err(io::Error::other(what));
-            }
+        let ctx = self.context.setup.ctx;
+        if self.queued > 0 {
+            let mut arg = raio_enter {
+                ctx,
+                nr: self.queued,
+                iocbs: self.array.as_ptr().addr() as u64,
+                ..Default::default()
+            };
+            enter(fd, &mut arg)?;
             self.queued = 0;
         }
-        if let Way::Shared { events, ended } = &mut self.way {
-            if min > 0 {
-                let timeout = __kernel_timespec {
-                    tv_sec: 0,
-                    tv_nsec: 1_000_000,
-                };
-                let mut arg = raio_getevents {
-                    ctx: self.context.setup.ctx,
-                    min_nr: min as i64,
-                    nr: events.len() as i64,
-                    events: events.as_mut_ptr().addr() as u64,
-                    timeout: (&raw const timeout).addr() as u64,
-                    ..Default::default()
-                };
-                // SAFETY: There is room for so many.
-                *ended = unsafe { raw::getevents(fd, &mut arg) }? as usize;
-            }
+        if min > 0 {
+            let timeout = __kernel_timespec {
+                tv_sec: 0,
+                tv_nsec: 1_000_000,
+            };
+            let mut arg = raio_getevents {
+                ctx,
+                min_nr: min as i64,
+                nr: self.events.len() as i64,
+                events: self.events.as_mut_ptr().addr() as u64,
+                timeout: (&raw const timeout).addr() as u64,
+                ..Default::default()
+            };
+            // SAFETY: There is room for so many.
+            self.ended = unsafe { raw::getevents(fd, &mut arg) }? as usize;
         }
         Ok(())
     }
 
     fn reap(&mut self, mut ended: impl FnMut(usize, i64)) {
-        match &mut self.way {
-            Way::Alone { ring, .. } => {
-                ring.reap(u32::MAX, |event| ended(event.data as usize, event.res));
-            }
-            Way::Shared { events, ended: n } => {
-                for event in &events[..std::mem::take(n)] {
-                    ended(event.data as usize, event.res);
-                }
-            }
+        for event in &self.events[..std::mem::take(&mut self.ended)] {
+            ended(event.data as usize, event.res);
         }
     }
 }
