@@ -72,15 +72,6 @@ struct Lists {
 // SAFETY: Requests are handled by every thread.
 unsafe impl Send for Lists {}
 
-/// What has ended when it was asked for.
-pub(super) struct Over {
-    /// Events.
-    pub(super) posted: u32,
-    /// What they were in, which is free now.
-    pub(super) places: List<Direct>,
-    pub(super) memory: List<Request>,
-}
-
 /// Those of a context.
 #[pin_data]
 pub(crate) struct Iopoll {
@@ -146,18 +137,18 @@ impl Iopoll {
     /// Asks once. Returns how many events were posted. `ctx` is the context, which the caller keeps. Process
     /// context.
     pub(crate) fn ask(&self, ctx: &Kioctx) -> u32 {
-        // SAFETY: None are added.
-        let over = unsafe { self.add_and_ask(ctx, List::new(), List::new()) };
-        // SAFETY: They are free, and live as long as the context.
+        let (mut places, mut memory) = (List::new(), List::new());
+        // SAFETY: None are added. What has ended is free, and lives as long as the context.
         unsafe {
-            over.places.push_on(&ctx.cache().places.free);
-            over.memory.push_on(&ctx.cache().stock.free);
+            let posted = self.add_and_ask(ctx, &mut places, &mut memory);
+            places.push_on(&ctx.cache().places.free);
+            memory.push_on(&ctx.cache().stock.free);
+            posted
         }
-        over.posted
     }
 
-    /// Adds some of who waits for events next, and asks once. `ctx` is the context, which the caller keeps. Process
-    /// context.
+    /// Adds some of who waits for events next, and asks once. Returns how many events were posted, and in the lists
+    /// what these were in, which is free now. `ctx` is the context, which the caller keeps. Process context.
     ///
     /// # Safety
     ///
@@ -165,19 +156,18 @@ impl Iopoll {
     pub(super) unsafe fn add_and_ask(
         &self,
         ctx: &Kioctx,
-        direct: List<Direct>,
-        requests: List<Request>,
-    ) -> Over {
+        direct: &mut List<Direct>,
+        requests: &mut List<Request>,
+    ) -> u32 {
         let came = direct.n + requests.n;
-        let (mut direct, requests, went) = {
+        let went = {
             let mut polled = self.polled.lock();
-            let (direct, went) = look(&mut polled.direct, &self.direct, direct, |_| true);
+            let went = look(&mut polled.direct, &self.direct, direct, |_| true);
             // With the lock: so each is found here or there.
             // SAFETY: Its submitter's part is ours.
             let is_ours =
                 |this| unsafe { Request::handover(this).has_ended() || !ctx.inflight().join(this) };
-            let (requests, more) = look(&mut polled.requests, &self.requests, requests, is_ours);
-            let went = went + more;
+            let went = went + look(&mut polled.requests, &self.requests, requests, is_ours);
             // Those that others find don't come and go.
             // Relaxed: see `any`.
             if came > went {
@@ -185,7 +175,7 @@ impl Iopoll {
             } else if went > came {
                 let _ = self.nr.fetch_sub(went - came, Relaxed);
             }
-            (direct, requests, went)
+            went
         };
         if came > 0 {
             Counter::Iopolled.add(came.into());
@@ -193,17 +183,12 @@ impl Iopoll {
         if came > went {
             ctx.look_again();
         }
-        let mut over = Over {
-            posted: 0,
-            places: List::new(),
-            memory: List::new(),
-        };
+        let mut posted = 0;
         if direct.n > 0 {
             let mut others = List::new();
             // SAFETY: They are of the context, and have ended.
-            unsafe { deliver::direct(ctx, &mut direct, &mut others) };
-            over.posted += direct.n;
-            over.places = direct;
+            unsafe { deliver::direct(ctx, direct, &mut others) };
+            posted += direct.n;
             while let Some(this) = others.pop() {
                 // SAFETY: It has ended, and is ours.
                 unsafe { Direct::go_on(this) }
@@ -211,11 +196,11 @@ impl Iopoll {
         }
         if requests.n > 0 {
             // SAFETY: Who has ended them has left them to the submitter, which we are.
-            let (n, memory) = unsafe { deliver::requests(ctx, requests, |_| true) };
-            over.posted += n;
-            over.memory = memory;
+            let (n, memory) = unsafe { deliver::requests(ctx, requests.take(), |_| true) };
+            posted += n;
+            *requests = memory;
         }
-        over
+        posted
     }
 
     /// Is an ordinary one of that name among them? Process context.
@@ -241,18 +226,19 @@ impl Iopoll {
     }
 }
 
-/// Asks for those and the ones that were added, or are now, until something has ended. Takes out all that are over,
-/// of which `is_ours` says whose they are then. Returns those that are ours, and how many were taken out.
+/// Asks for those and the ones that were added, or are `new`, until something has ended. Takes out all that are over,
+/// of which `is_ours` says whose they are then, and returns how many. Those that are ours are where the new ones were.
 #[inline(always)]
 fn look<T: Polled>(
     list: &mut List<T>,
     added: &Stack<T>,
-    new: List<T>,
+    new: &mut List<T>,
     mut is_ours: impl FnMut(NonNull<T>) -> bool,
-) -> (List<T>, u32) {
+) -> u32 {
     list.append(added);
-    list.append_list(new);
-    let mut over = List::new();
+    if new.n > 0 {
+        list.append_list(new.take());
+    }
     let has_said = |this| {
         // SAFETY: It is polled for.
         let said = unsafe { T::is_over(this) || T::ask(this) };
@@ -263,16 +249,16 @@ fn look<T: Polled>(
         said
     };
     if !list.each().any(has_said) {
-        return (over, 0);
+        return 0;
     }
     let had = list.n;
     // SAFETY: As above; what isn't kept is whose `is_ours` says.
     list.retain(|this| unsafe {
         let is_over = T::is_over(this);
         if is_over && is_ours(this) {
-            over.push(this);
+            new.push(this);
         }
         !is_over
     });
-    (over, had - list.n)
+    had - list.n
 }

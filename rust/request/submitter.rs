@@ -436,16 +436,15 @@ impl Submitter<'_> {
     #[inline(never)]
     fn hand_to_pollers(&mut self, waits: bool) {
         let iopoll = self.ctx.cache().iopoll();
-        let (direct, requests) = (self.polled.take(), self.polled_requests.take());
+        let (direct, requests) = (&mut self.polled, &mut self.polled_requests);
         // SAFETY: They are this context's and, of the latter, the submitter's, which we are.
         unsafe {
             if waits {
-                let over = iopoll.add_and_ask(self.ctx, direct, requests);
-                self.posted += over.posted;
-                over.places.put_on(&mut self.places);
-                over.memory.put_on(&mut self.memory);
+                self.posted += iopoll.add_and_ask(self.ctx, direct, requests);
+                direct.take().put_on(&mut self.places);
+                requests.take().put_on(&mut self.memory);
             } else {
-                iopoll.add(direct, requests);
+                iopoll.add(direct.take(), requests.take());
                 self.ctx.look_again();
             }
         }
