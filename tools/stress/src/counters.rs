@@ -66,6 +66,12 @@ counters! {
     Fleeting = "of a fleeting disk",
     /// See [`Self::Fleeting`].
     Gone = "of one that is gone",
+    /// Transfers of a disk whose size changes: all of it.
+    Resized = "of a resized disk",
+    /// As far as its end.
+    Ends = "as far as its end",
+    /// Nothing, for the end has come before it while it was in flight.
+    CutOff = "cut off in flight",
     /// Requests refused.
     Refused = "requests refused",
     /// No room in the ring.

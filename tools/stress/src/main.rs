@@ -8,7 +8,7 @@
 //! and tells the test devices what to do; [`child`] is such a process, in
 //! which each [`worker`] does the operations that [`ops`] makes of its seed
 //! and judges the answers, with what [`context`] knows. [`ambush`], [`fleeting`],
-//! [`fork`] and [`polled`] are what one operation needs each.
+//! [`resized`], [`fork`] and [`polled`] are what one operation needs each.
 //!
 //! It needs raio.ko and raio_test.ko, as root.
 
@@ -18,10 +18,12 @@ mod child;
 mod context;
 mod counters;
 mod fleeting;
+mod flight;
 mod fork;
 mod ops;
 mod polled;
 mod report;
+mod resized;
 mod seed;
 mod supervisor;
 mod sys;

@@ -34,6 +34,12 @@ pub const OWN_PAGES: u8 = 4;
 pub const LONGEST_NAP: u32 = 400_000;
 /// Most requests in a call.
 pub const BATCH: usize = 16;
+/// Pages that a disk which is resized has always, and at most.
+pub const LEAST_PAGES: u8 = 16;
+/// See [`LEAST_PAGES`].
+pub const MOST_PAGES: u8 = 64;
+/// Most pages of a request there.
+pub const SPAN: usize = 4;
 /// More syncs than a user has workers.
 pub const MANY_SYNCS: usize = 160;
 
@@ -149,6 +155,17 @@ pub enum Request {
     Noop,
     /// Will be refused.
     Bad(Bad),
+}
+
+/// A request to a disk that is resized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// It writes, to all what everybody knows.
+    pub write: bool,
+    /// The first page.
+    pub page: u8,
+    /// How many.
+    pub pages: u8,
 }
 
 /// How long to wait.
@@ -334,6 +351,19 @@ pub enum Op {
         /// So many requests.
         requests: u8,
     },
+    /// Reads and writes a disk, and changes its size meanwhile.
+    Resized {
+        /// See [`Size`].
+        polled: bool,
+        /// All is about what is registered.
+        registered: bool,
+        /// It is as large as it gets before.
+        grows: bool,
+        /// So large is the disk then.
+        pages: u8,
+        /// What is submitted.
+        spans: Vec<Span>,
+    },
     /// Cancels requests, whatever they are just now.
     Cancel {
         /// Of which context.
@@ -474,6 +504,11 @@ fn one_of<T: Copy>(random: &mut Random, list: &[T]) -> T {
     list[random.random_range(0..list.len())]
 }
 
+fn several<T>(random: &mut Random, most: usize, one: fn(&mut Random) -> T) -> Vec<T> {
+    let n = random.random_range(1..=most);
+    (0..n).map(|_| one(random)).collect()
+}
+
 impl Size {
     fn random(random: &mut Random) -> Self {
         Self {
@@ -548,10 +583,16 @@ impl Request {
             _ => Self::Bad(one_of(random, &BAD)),
         }
     }
+}
 
-    fn several(random: &mut Random, most: usize, one: fn(&mut Random) -> Self) -> Vec<Self> {
-        let n = random.random_range(1..=most);
-        (0..n).map(|_| one(random)).collect()
+impl Span {
+    fn random(random: &mut Random) -> Self {
+        let pages = random.random_range(1..=SPAN as u8);
+        Self {
+            write: random.random(),
+            page: random.random_range(0..=MOST_PAGES - pages),
+            pages,
+        }
     }
 }
 
@@ -565,6 +606,7 @@ enum Kind {
     Touch,
     Replace,
     Fleeting,
+    Resized,
     Cancel,
     Withdraw,
     Look,
@@ -585,7 +627,7 @@ enum Kind {
 
 /// How often each is done. A context that lives too long hides the end of
 /// contexts, one that lives too short the rest.
-const KINDS: [(u32, Kind); 24] = [
+const KINDS: [(u32, Kind); 25] = [
     (12, Kind::Setup),
     (2, Kind::BadSetup),
     (26, Kind::Submit),
@@ -594,6 +636,7 @@ const KINDS: [(u32, Kind); 24] = [
     (10, Kind::Touch),
     (6, Kind::Replace),
     (4, Kind::Fleeting),
+    (4, Kind::Resized),
     (8, Kind::Cancel),
     (1, Kind::Withdraw),
     (2, Kind::Look),
@@ -645,7 +688,7 @@ impl Op {
             Kind::Submit => Self::Submit {
                 slot,
                 via,
-                requests: Request::several(random, BATCH, Request::random),
+                requests: several(random, BATCH, Request::random),
             },
             Kind::BadSubmit => Self::BadSubmit {
                 slot,
@@ -688,6 +731,13 @@ impl Op {
                 polled: random.random(),
                 requests: random.random_range(1..=BATCH as u8),
             },
+            Kind::Resized => Self::Resized {
+                polled: random.random(),
+                registered: random.random(),
+                grows: random.random(),
+                pages: random.random_range(LEAST_PAGES..=MOST_PAGES),
+                spans: several(random, BATCH, Span::random),
+            },
             Kind::Cancel => Self::Cancel {
                 slot,
                 via,
@@ -728,7 +778,7 @@ impl Op {
             Kind::Private => Self::Private {
                 size: Size::random(random),
                 vain: random.random(),
-                requests: Request::several(random, BATCH, Request::good),
+                requests: several(random, BATCH, Request::good),
                 cancel: random.random_range(0..3) == 0,
                 reap: one_of(random, &[Reap::Call, Reap::Ring, Reap::Nobody]),
                 finish: one_of(
@@ -761,7 +811,7 @@ impl Op {
                 Self::Ambush {
                     prey,
                     requests: if !rings && random.random_range(0..3) == 0 {
-                        Request::several(random, 4, Request::good)
+                        several(random, 4, Request::good)
                     } else {
                         Vec::new()
                     },
@@ -966,6 +1016,10 @@ mod tests {
                     requests.iter().for_each(check);
                 }
                 Op::Touch { place, .. } => assert!(place < PLACES),
+                Op::Resized { spans, .. } => {
+                    let end = |span: &Span| span.page + span.pages;
+                    assert!(spans.iter().all(|span| end(span) <= MOST_PAGES));
+                }
                 Op::Private { requests, .. } => requests.iter().for_each(check),
                 Op::Setup { slot, file, size } => {
                     assert!(slot < SLOTS && file < FILES && size.nr_events > 0);

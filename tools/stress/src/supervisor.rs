@@ -8,6 +8,7 @@ use crate::{
     counters::{self, Count, Counters, Module},
     fleeting,
     ops::{self, BLOCK, OWN_PAGES, READ_ONLY_BLOCKS},
+    resized,
     seed::{self, Random, Role},
     sys::{self, End, Reaped},
     testdev::{self, Command, Control, Mode},
@@ -148,6 +149,7 @@ fn test(options: &Options, seed: u64) -> io::Result<bool> {
     let control = Control::open()?;
     control.tell_all(Command::Reset)?;
     let _asked = testdev::make()?;
+    let _resized = resized::make()?;
     testdev::fill()?;
     let before = device.stats()?;
 

@@ -461,6 +461,19 @@ pub unsafe fn remap(address: usize, len: usize, to: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes an ioctl(2) whose argument is a number.
+///
+/// # Errors
+///
+/// Those of ioctl(2).
+pub fn command(file: &File, command: u32, arg: c_int) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    match unsafe { libc::ioctl(file.as_raw_fd(), command as _, arg) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
 /// Whole pages that the kernel may write to at any time. Forked processes
 /// don't get them, so that no copy-on-write comes between the device and us.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use crate::{
     },
     polled::BOTH,
     report::Checked,
-    sys,
+    resized, sys,
     testdev::{Command, Mode},
     world::{lock, World},
 };
@@ -206,6 +206,13 @@ impl Worker {
                 None => Ok(()),
             },
             Op::Fleeting { polled, requests } => fleeting::read(&world, polled, requests.into()),
+            Op::Resized {
+                polled,
+                registered,
+                grows,
+                pages,
+                ref spans,
+            } => resized::transfer(&world, polled, registered, grows, pages, spans),
             Op::Cancel {
                 slot,
                 via,
