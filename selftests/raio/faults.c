@@ -9,7 +9,6 @@
  * "times" in debugfs, which counts down. It needs a kernel with fault
  * injection; there is nothing to test without.
  */
-#include <dirent.h>
 #include <poll.h>
 
 #include "raio_target.h"
@@ -198,19 +197,6 @@ static long sysctl_get(const char *name)
 	return strtol(buf, NULL, 10);
 }
 
-static unsigned int count_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned int n = 0;
-
-	if (!dir)
-		ksft_exit_fail_msg("/proc/self/fd: %s\n", strerror(errno));
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
-
 static unsigned int count_rings(void)
 {
 	FILE *f = fopen("/proc/self/maps", "re");
@@ -248,6 +234,9 @@ struct state {
 	aio_context_t ctx;
 	size_t ring_size;
 	unsigned int nr_events;
+	/* What is registered, and the submission array if there is one. */
+	int file;
+	struct iocb *sq;
 	struct iocb io[MOST_REQUESTS];
 	struct iocb *iop[MOST_REQUESTS];
 	struct iovec iov[MOST_REQUESTS][SEGMENTS];
@@ -602,6 +591,37 @@ TEST_F_TIMEOUT(faults, setup_pages, 300)
 	};
 
 	self->state.nr_events = 10 * PAGE / sizeof(struct io_event) - 2;
+	run_sweep(_metadata, &self->state, &sweep);
+}
+
+/* With all that there can be besides. */
+static long call_setup_all(void *data)
+{
+	struct state *self = data;
+	struct raio_setup arg = {
+		.nr_events = self->nr_events,
+		.ctxp = (uintptr_t)&self->ctx,
+		.flags = RAIO_SETUP_IOPOLL,
+		.sq_nr = 3 * PAGE / sizeof(struct iocb),
+		.nr_buffers = 1,
+		.nr_files = 1,
+	};
+
+	return raio_ioctl(self->dev, RAIO_IOC_SETUP, &arg);
+}
+
+TEST_F_TIMEOUT(faults, setup_all, 300)
+{
+	const struct sweep sweep = {
+		.name = "setup, with an array and tables, polled",
+		.prepare = prepare_setup,
+		.call = call_setup_all,
+		.check = check_setup,
+		/* Three pages more, and the tables. */
+		.errors = { [SLAB] = 12, [PAGES] = 4, [COPY] = 4 },
+	};
+
+	self->state.nr_events = 1;
 	run_sweep(_metadata, &self->state, &sweep);
 }
 
@@ -1110,19 +1130,63 @@ FIXTURE(native)
 	struct state state;
 };
 
+FIXTURE_VARIANT(native)
+{
+	unsigned int flags;
+	unsigned int sq_nr;
+	/* What is allocated for a request, and copied for each. */
+	unsigned int requests;
+	unsigned int copies;
+};
+
+FIXTURE_VARIANT_ADD(native, memory)
+{
+	.requests = 1,
+	.copies = 1,
+};
+
+FIXTURE_VARIANT_ADD(native, array)
+{
+	.sq_nr = MOST_REQUESTS,
+	.requests = 1,
+};
+
+/* A disk, on the direct path. */
+FIXTURE_VARIANT_ADD(native, polled)
+{
+	.flags = RAIO_SETUP_IOPOLL,
+	.copies = 1,
+};
+
+FIXTURE_VARIANT_ADD(native, polled_array)
+{
+	.flags = RAIO_SETUP_IOPOLL,
+	.sq_nr = MOST_REQUESTS,
+};
+
 FIXTURE_SETUP(native)
 {
 	struct state *s = &self->state;
 	struct raio_setup arg = {
 		.nr_events = 2 * MOST_REQUESTS,
 		.ctxp = (uintptr_t)&s->ctx,
+		.flags = variant->flags,
+		.sq_nr = variant->sq_nr,
 		.nr_buffers = REGISTERED,
 		.nr_files = REGISTERED,
 	};
 
 	state_begin(_metadata, s);
+	s->file = s->zero;
+	if (variant->flags & RAIO_SETUP_IOPOLL) {
+		s->target = (struct target){ .where = NULL_BLK, .flags = O_DIRECT };
+		target_open(_metadata, &s->target);
+		s->file = s->target.fd;
+	}
 	s->ctx = 0;
 	ASSERT_EQ(0, raio_ioctl(s->dev, RAIO_IOC_SETUP, &arg));
+	if (variant->sq_nr)
+		s->sq = (void *)(uintptr_t)(arg.ctx + arg.sq_offset);
 	s->rest = rest_now();
 }
 
@@ -1161,7 +1225,7 @@ static long set_files(struct state *self, bool there)
 	unsigned int i;
 
 	for (i = 0; i < REGISTERED; i++)
-		files[i] = there ? self->zero : -1;
+		files[i] = there ? self->file : -1;
 	return raio_ioctl(self->dev, RAIO_IOC_FILES, &arg);
 }
 
@@ -1231,6 +1295,8 @@ static void prepare_enter(struct __test_metadata *_metadata, struct state *self)
 		io->aio_data = (uintptr_t)io;
 		io->aio_flags = RAIO_IOCB_FIXED_FILE | RAIO_IOCB_FIXED_BUF;
 		io->aio_reserved2 = i % REGISTERED;
+		if (self->sq)
+			self->sq[i] = *io;
 	}
 }
 
@@ -1239,9 +1305,10 @@ static long call_enter(void *data)
 	struct state *self = data;
 	struct raio_enter arg = {
 		.ctx = self->ctx,
-		.iocbs = (uintptr_t)self->io,
+		.iocbs = self->sq ? 0 : (uintptr_t)self->io,
 		.nr = self->nr,
 		.min_nr = self->nr,
+		.flags = self->sq ? RAIO_ENTER_SQ : 0,
 		.timeout = (uintptr_t)self->timeout,
 	};
 
@@ -1263,17 +1330,22 @@ TEST_F_TIMEOUT(native, enter, 300)
 		.call = call_enter,
 		.check = check_enter,
 		/* The request; the arguments, the time, the handle, an iocb. */
-		.errors = { [SLAB] = 1, [COPY] = 4 },
-		.faults = 4 + MOST_REQUESTS,
+		.errors = { [SLAB] = variant->requests, [COPY] = 3 + variant->copies },
+		.faults = 3 + variant->requests + variant->copies * MOST_REQUESTS,
 	};
 	struct state *s = &self->state;
+	struct raio_stats before;
 
 	ASSERT_EQ(REGISTERED, set_buffers(s, true));
 	ASSERT_EQ(REGISTERED, set_files(s, true));
 	s->nr = MOST_REQUESTS;
 	s->whole = PAGE;
+	stats_now(_metadata, &before);
 	run_sweep(_metadata, s, &sweep);
-	EXPECT_LT(0, s->partly);
+	if (variant->requests || variant->copies)
+		EXPECT_LT(0, s->partly);
+	if (variant->flags)
+		EXPECT_LT(MOST_REQUESTS, MOVED(&before, iopolled));
 }
 
 /* A poll of a device with four wait queues: if it is refused, nobody is left on them. */

@@ -24,6 +24,7 @@
 #define RAIO_TEST_H
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -764,6 +765,20 @@ static inline int write_str(const char *path, const char *str)
 	ret = ret_errno(write(fd, str, strlen(str)));
 	close(fd);
 	return ret < 0 ? ret : 0;
+}
+
+/* Open descriptors, and three more. */
+static inline unsigned int count_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	unsigned int n = 0;
+
+	if (!dir)
+		ksft_exit_fail_msg("/proc/self/fd: %s\n", strerror(errno));
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
 }
 
 /* A null_blk device with memory behind it. */
