@@ -20,6 +20,7 @@ FIXTURE(lib)
 	struct raio_queue q;
 	struct raio_setup setup;
 	long live;
+	unsigned int fds;
 	int fd;
 	char *buf;
 };
@@ -28,6 +29,7 @@ FIXTURE_SETUP(lib)
 {
 	testdev_begin();
 	self->live = raio_live();
+	self->fds = count_fds();
 	self->setup.nr_events = EVENTS;
 	self->setup.nr_buffers = NR_BUFFERS;
 	self->setup.nr_files = NR_FILES;
@@ -45,6 +47,7 @@ FIXTURE_TEARDOWN(lib)
 	/* Once more does nothing. */
 	raio_queue_close(&self->q);
 	close(self->fd);
+	EXPECT_EQ(self->fds, count_fds());
 	EXPECT_TRUE(wait_for(raio_live() <= self->live));
 }
 
@@ -142,6 +145,24 @@ TEST_F(lib, each_operation)
 	ASSERT_EQ(0, pipe(pipes));
 	raio_prep_poll(raio_queue_next(&self->q), 8, pipes[1], POLLOUT);
 	EXPECT_EQ(POLLOUT, RESULT(8));
+	close(pipes[0]);
+	close(pipes[1]);
+}
+
+/* Nothing is left in an entry of what it was before. */
+TEST_F(lib, prepared_anew)
+{
+	struct iocb *io = raio_queue_next(&self->q);
+
+	ASSERT_NE(NULL, io);
+	memset(io, 0xff, sizeof(*io));
+	raio_prep_noop(io, 1);
+	EXPECT_EQ(0, RESULT(1));
+	io = raio_queue_next(&self->q);
+	ASSERT_NE(NULL, io);
+	memset(io, 0xff, sizeof(*io));
+	raio_prep_read(io, 2, self->fd, self->buf, PAGE, 0);
+	EXPECT_EQ(0, RESULT(2));
 }
 
 /* By numbers, buffer and file, both or one of them. */
