@@ -64,7 +64,7 @@ for set in size=8 memory_backed=1 discard=1 poll_queues=1 badblocks=+8192-16383 
 	echo "${set#*=}" >"$disk/${set%%=*}"
 done
 
-echo "1..29"
+echo "1..31"
 
 # shellcheck disable=SC2086 # lists
 {
@@ -193,6 +193,20 @@ run_raio --filename=/dev/raio_test0:/sys/kernel/uevent_seqnum --file_service_typ
 	[ "$(grown completed)" -eq "$(grown submitted)" ] &&
 	[ "$(grown reaped)" -eq "$(grown submitted)" ]
 report one_file_refuses
+tell c0 reset
+
+# What has moved less is no more.
+tell c0 short all 1024
+run_raio $chardev
+all_over_raio && [ "$(first short_ios)" -eq 4 ]
+report short_reads
+tell c0 reset
+
+# The time that a call waits is that of its requests.
+tell c0 mode timer 2000000
+run_raio $chardev --userspace_reap
+all_over_raio && [ "$(first min clat_ns)" -ge 2000000 ]
+report wait_is_latency
 tell c0 reset
 
 # One fails, and fio cancels the others; without that, the reset ends them.

@@ -27,6 +27,14 @@ ios()
 	done | awk '{ sum += $1 } END { print sum }'
 }
 
+# first NAME [OTHER]: the number of that name that comes first behind the other.
+first()
+{
+	awk -F'[ ":,{]+' -v name="$1" -v behind="${2:-$1}" '
+		$2 == behind { now = 1 }
+		now && $2 == name { print $3; exit }' /tmp/fio.json
+}
+
 # run_fio OPTION...: sets status, and error to that of the first job.
 run_fio()
 {
@@ -34,7 +42,7 @@ run_fio()
 	fio --randseed=1 --output-format=json --output=/tmp/fio.json "$@" 2>/tmp/fio.err
 	status=$?
 	after=$("$dir/raioctl" stats --json)
-	error=$(awk -F'[ ":,]+' '/"error"/ && !seen++ { print $3 }' /tmp/fio.json)
+	error=$(first error)
 }
 
 # report NAME: the result of the command before.
