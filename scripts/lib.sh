@@ -160,6 +160,30 @@ take_files()
 		{ print; fflush() }'
 }
 
+# What the selftests need of tools/: the library under test and a program for
+# it, the counters, the crate's example and the differential test, which are
+# selftests too.
+build_tools()
+{
+	local release=tools/target/release
+
+	# What was built before must not be tested when one of these fails.
+	make tools &&
+		cargo build --release --manifest-path tools/Cargo.toml --example crate &&
+		mkdir -p out/selftests/libaio &&
+		cp -P "$release"/libaio.so.1* out/selftests/libaio/ &&
+		cp "$release"/{raioctl,raio-stress,raio-differential,examples/crate} out/selftests/ &&
+		cc -Wall -O2 -o out/selftests/client tools/libaio/tests/client.c out/selftests/libaio/libaio.so.1
+}
+
+# The engine that is loaded into the guest's fio, with its job file.
+build_fio_engine()
+{
+	scripts/fio-engine &&
+		mkdir -p out/selftests/fio &&
+		cp out/fio/raio.so tools/fio/raio.fio out/selftests/fio/
+}
+
 # What the guest of the selftests has: two disks, which can be polled if there is
 # more than one processor, null_blk, and for migrate two nodes, half of the memory
 # of which can be offlined, if the kernel itself hasn't used it. With 1G the debug
