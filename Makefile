@@ -23,11 +23,11 @@ help: ## this list
 prepare: ## get tool chain and kernel source (the others do so when needed)
 	scripts/prepare
 
-kernels: ## build the two test kernels, fast and debug
+kernels: ## build the test kernels, fast and debug (inline is for make bench)
 	scripts/kernel fast
 	scripts/kernel debug
 
-module: ## raio.ko for both test kernels, in out/fast and out/debug
+module: ## raio.ko for these test kernels, in out/fast and out/debug
 	scripts/module fast
 	scripts/module debug
 
