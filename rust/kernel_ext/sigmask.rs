@@ -38,13 +38,16 @@ impl Mask {
 ///
 /// If there was nothing to do before a signal came, the call was interrupted: it gives `EINTR`, or,
 /// under a mask, is made again unless the signal has a handler, which is then called under it.
-pub(crate) fn under(mask: Option<Mask>, call: impl FnOnce() -> Result<u32>) -> Result<u32> {
-    let Some(mut mask) = mask else {
-        return interrupted(call(), EINTR);
-    };
-    // SAFETY: A mask in our frame.
-    unsafe { bindings::raio_sigmask_begin(&mut mask.0) };
+#[inline]
+pub(crate) fn under(mut mask: Option<Mask>, call: impl FnOnce() -> Result<u32>) -> Result<u32> {
+    if let Some(mask) = &mut mask {
+        // SAFETY: A mask in our frame.
+        unsafe { bindings::raio_sigmask_begin(&mut mask.0) };
+    }
     let ret = call();
+    if mask.is_none() {
+        return interrupted(ret, EINTR);
+    }
     if signal_pending() {
         // The way back to user space restores the mask.
         return interrupted(ret, code::ERESTARTNOHAND);
