@@ -45,20 +45,23 @@ pub type Callback = unsafe extern "C" fn(Context, *mut iocb, c_long, c_long);
 
 const EINVAL: c_int = -libc::EINVAL;
 
-/// Puts `errno` back when it is dropped.
-struct Errno(c_int);
+/// Puts `errno`, which is there, back when it is dropped.
+struct Errno(*mut c_int, c_int);
 
 impl Errno {
     fn keep() -> Self {
         // SAFETY: it points to the thread's own.
-        Self(unsafe { *libc::__errno_location() })
+        unsafe {
+            let at = libc::__errno_location();
+            Self(at, *at)
+        }
     }
 }
 
 impl Drop for Errno {
     fn drop(&mut self) {
         // SAFETY: as above.
-        unsafe { *libc::__errno_location() = self.0 }
+        unsafe { *self.0 = self.1 }
     }
 }
 
