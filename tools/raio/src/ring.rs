@@ -187,12 +187,15 @@ impl Ring {
     /// slots back. Returns how many they were.
     #[inline]
     pub fn reap(&mut self, max: u32, mut f: impl FnMut(io_event)) -> u32 {
-        let n = self.len().min(max);
         let mut head = slot(self.head().load(Ordering::Relaxed), self.nr);
-        for _ in 0..n {
-            // SAFETY: `head` is below `nr`, and `len` saw that it was filled.
+        // Acquire: as in `len`.
+        let tail = slot(self.tail().load(Ordering::Acquire), self.nr);
+        let mut n = 0;
+        while n < max && head != tail {
+            // SAFETY: `head` is below `nr`, and hasn't come to where the next is to be filled.
             f(unsafe { self.event(head) });
             head = after(head, self.nr);
+            n += 1;
         }
         if n > 0 {
             // Release: pairs with the acquire load of the head where the
