@@ -101,10 +101,11 @@ impl Job {
                 (_, false) => Op::Read,
                 (_, true) => Op::Write,
             },
-            blocks: if self.has_data() {
-                FILE_BLOCKS
-            } else {
-                DEVICE_BLOCKS
+            blocks: match self.target.as_str() {
+                // The first, for those have no place.
+                "nothing" => 1,
+                _ if self.has_data() => FILE_BLOCKS,
+                _ => DEVICE_BLOCKS,
             },
             slots: self.depth * self.threads,
             depth: self.depth,

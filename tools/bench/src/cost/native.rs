@@ -127,11 +127,10 @@ fn templates(
 /// The request of a template for a block.
 #[inline]
 fn of(template: &iocb, block: u64) -> iocb {
-    let mut io = *template;
-    if io.aio_nbytes > 0 {
-        io.aio_offset = (block * BLOCK as u64) as i64;
+    iocb {
+        aio_offset: (block * BLOCK as u64) as i64,
+        ..*template
     }
-    io
 }
 
 /// Takes requests in.
