@@ -44,7 +44,7 @@ fio-engine: ## fio's engine for raio, out/fio/raio.so, for the fio installed her
 demo: ## fio over raio, kernel AIO and io_uring, side by side
 	scripts/demo
 
-bench: ## what a request costs, by raio, kernel AIO, io_uring and bare bios (B=lifetimes, growth or submit: that)
+bench: ## what a request costs, by raio, kernel AIO, io_uring and bare bios (KERNEL=fast: in the kernel of gcc; B=lifetimes, growth or submit: that)
 	scripts/bench $(or $(B),cost)
 
 bench-check: ## the same; fails where raio's is over a bar, or more than on record
