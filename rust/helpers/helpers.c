@@ -809,9 +809,16 @@ bool raio_kiocb_is_cold(struct kiocb *iocb)
 	       iocb->ki_pos < i_size_read(mapping->host) && !IS_DAX(mapping->host);
 }
 
+/* Does its file system wait to note a time? With lazytime some do and some don't. */
+static bool waits_for_times(const struct inode *inode)
+{
+	return !(inode->i_sb->s_flags & SB_LAZYTIME) &&
+	       (inode->i_op->update_time || inode->i_sb->s_op->dirty_inode);
+}
+
 /*
  * Would a write note a new time of its file now, for which its file system has to wait? Then it
- * refuses one that mustn't. With lazytime some wait and some don't; they have to be tried.
+ * refuses one that mustn't. With lazytime those have to be tried.
  */
 bool raio_file_notes_time(struct file *file)
 {
@@ -819,8 +826,7 @@ bool raio_file_notes_time(struct file *file)
 	struct timespec64 mtime = inode_get_mtime(inode), now = current_time(inode);
 
 	return !timespec64_equal(&mtime, &now) && !IS_NOCMTIME(inode) &&
-	       !(file->f_mode & FMODE_NOCMTIME) && !(inode->i_sb->s_flags & SB_LAZYTIME) &&
-	       (inode->i_op->update_time || inode->i_sb->s_op->dirty_inode);
+	       !(file->f_mode & FMODE_NOCMTIME) && waits_for_times(inode);
 }
 
 /*
@@ -1016,8 +1022,7 @@ bool raio_atime_is_due(struct file *file)
 	struct timespec64 now, atime, mtime, ctime;
 
 	if (!S_ISREG(inode->i_mode) || IS_NOATIME(inode) || file->f_flags & O_NOATIME ||
-	    file->f_path.mnt->mnt_flags & MNT_NOATIME || inode->i_sb->s_flags & SB_LAZYTIME ||
-	    !(inode->i_op->update_time || inode->i_sb->s_op->dirty_inode))
+	    file->f_path.mnt->mnt_flags & MNT_NOATIME || !waits_for_times(inode))
 		return false;
 
 	atime = inode_get_atime(inode);
