@@ -8,7 +8,7 @@ use crate::{
     ambush::Victim,
     context::{Context, Devices, Once, OpenFile, OwnPages},
     counters::Counters,
-    ops::{DUPLICATES, FILES, SLOTS},
+    ops::{Size, DUPLICATES, FILES, SLOTS},
     polled::Polled,
     report::{Checked, Report},
     sys,
@@ -61,6 +61,8 @@ pub struct World {
     pub processors: Vec<usize>,
     /// An open file that stays open.
     pub home: Arc<OpenFile>,
+    /// A context there, that only is looked up.
+    pub decoy: Arc<Context>,
     /// Forks that were begun.
     pub forks: AtomicU64,
     /// Who wait.
@@ -91,6 +93,14 @@ pub struct Parts {
     pub threads: u32,
 }
 
+/// The least of a context.
+const LEAST: Size = Size {
+    nr_events: 1,
+    entries: 1,
+    native: false,
+    polled: false,
+};
+
 impl World {
     /// Opens the files, and starts the threads that are ambushed.
     ///
@@ -103,6 +113,7 @@ impl World {
             .map(|_| OpenFile::open(&once, DUPLICATES).map(Mutex::new))
             .collect();
         let home = OpenFile::open(&once, 2)?;
+        let decoy = Context::new(&once, &home, 0, LEAST, true, &parts.devices)?;
         let processors = sys::processors();
         Ok(Self {
             seed: parts.seed,
@@ -114,6 +125,7 @@ impl World {
             control: parts.control,
             own: parts.own,
             home,
+            decoy: decoy.ok_or("an open file is closed")?,
             forks: AtomicU64::new(0),
             waiting: (0..parts.threads).map(|_| Waiting::default()).collect(),
             victims: processors.iter().map(|_| Victim::new()).collect(),
