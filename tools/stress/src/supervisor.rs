@@ -40,9 +40,9 @@ const SETTLED: Duration = Duration::from_secs(10);
 const MOST_FAILURES: usize = 20;
 /// However slow it goes, so many processes are started.
 const LEAST: u64 = 2 * ops::ROUND.len() as u64;
-/// On a machine that is busy with something else it may take so many times as
-/// long until everything has occurred.
-const MOST: u32 = 3;
+/// On a machine that is slow, or busy with something else, it may take so much
+/// longer until everything has occurred.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// What kselftests return when they aren't run.
 const SKIPPED: u8 = 4;
 
@@ -278,7 +278,8 @@ impl<'a> Supervisor<'a> {
         let mut complete = false;
         while self.failures.is_empty() {
             let elapsed = start.elapsed();
-            if elapsed > limit && self.number >= LEAST && (complete || elapsed > limit * MOST) {
+            let enough = complete || elapsed > limit + PATIENCE;
+            if elapsed > limit && self.number >= LEAST && enough {
                 break;
             }
             for place in 0..self.options.processes {
