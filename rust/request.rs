@@ -658,7 +658,7 @@ impl Polled for Request {
 
     unsafe fn ask(this: NonNull<Self>) -> bool {
         // SAFETY: As above, which keeps the file.
-        unsafe { (*this.as_ptr()).kiocb.ask() }
+        unsafe { Self::is_over(this) || (*this.as_ptr()).kiocb.ask() }
     }
 }
 

@@ -1191,12 +1191,27 @@ static int iopoll_end(struct io_comp_batch *iob, int found)
 	return 1;
 }
 
-/* Asks once; is something found that has ended? */
-__rust_helper int raio_iopoll_bio(struct bio *bio)
+/*
+ * Asks once, unless it is @over; is something found that has ended? A bio names a hardware
+ * queue. That is there until it is over, and for as long as its device can't be frozen, for
+ * before queues are made fewer it is. The device may be changed for another path's; both are
+ * freed after a grace period.
+ */
+__rust_helper int raio_iopoll_bio(struct bio *bio, const unsigned int *over)
 {
 	DEFINE_IO_COMP_BATCH(iob);
+	struct request_queue *q;
+	int found = 0;
 
-	return iopoll_end(&iob, bio_poll(bio, &iob, BLK_POLL_ONESHOT));
+	rcu_read_lock();
+	q = bdev_get_queue(READ_ONCE(bio->bi_bdev));
+	if (percpu_ref_tryget(&q->q_usage_counter)) {
+		/* Acquire: pairs with who ends it. */
+		found = smp_load_acquire(over) || bio_poll(bio, &iob, BLK_POLL_ONESHOT);
+		percpu_ref_put(&q->q_usage_counter);
+	}
+	rcu_read_unlock();
+	return iopoll_end(&iob, found);
 }
 
 int raio_iopoll_kiocb(struct kiocb *iocb)

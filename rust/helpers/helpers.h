@@ -198,7 +198,7 @@ bool raio_bdev_sorts(struct block_device *bdev);
 bool raio_direct_fits(struct block_device *bdev, struct file *file, loff_t pos,
 		      unsigned long addr, size_t len, bool write);
 bool raio_file_can_iopoll(struct file *file);
-int raio_iopoll_bio(struct bio *bio);
+int raio_iopoll_bio(struct bio *bio, const unsigned int *over);
 int raio_iopoll_kiocb(struct kiocb *iocb);
 bool raio_kiocb_is_polled(const struct kiocb *iocb);
 void raio_file_accessed(struct file *file);

@@ -19,6 +19,7 @@ use kernel::{
     ffi,
     fs::File,
     prelude::*,
+    sync::atomic::Atomic,
     types::Opaque, //
 };
 
@@ -164,15 +165,16 @@ impl Bio {
         }
     }
 
-    /// Asks the device whether something has ended that is polled for, once. True if it has, or a signal is
-    /// pending. Process context.
+    /// Asks the device whether something has ended that is polled for, once, unless this is `over`. True if it
+    /// is, something has, or a signal is pending. Process context.
     ///
     /// # Safety
     ///
-    /// It must have been sent, and nobody use it otherwise before this returns.
-    pub(crate) unsafe fn ask(&self) -> bool {
+    /// It must have been sent, and nobody use it otherwise before this returns. `over` must be zero until it has
+    /// ended, and set with release order by who has ended it.
+    pub(crate) unsafe fn ask(&self, over: &Atomic<u32>) -> bool {
         // SAFETY: As the caller says, so what it was sent to is there, and it says which that is.
-        unsafe { bindings::raio_iopoll_bio(self.0.get()) > 0 }
+        unsafe { bindings::raio_iopoll_bio(self.0.get(), over.as_ptr()) > 0 }
     }
 
     /// What came of it. Any context; once after it has ended.

@@ -496,8 +496,8 @@ impl Polled for Direct {
     }
 
     unsafe fn ask(this: NonNull<Self>) -> bool {
-        // SAFETY: It was sent, and isn't used again before it is taken out.
-        unsafe { (*this.as_ptr()).bio.ask() }
+        // SAFETY: It was sent, and isn't used again before it is taken out. `ended` sets `over`.
+        unsafe { (*this.as_ptr()).bio.ask(&(*this.as_ptr()).over) }
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) trait Polled: Stacked {
     /// It must be among those that are polled for.
     unsafe fn is_over(this: NonNull<Self>) -> bool;
 
-    /// Asks for it. True if anything has ended. Process context.
+    /// Asks for it, unless it is over. True if it is, or anything has ended. Process context.
     ///
     /// # Safety
     ///
@@ -241,7 +241,7 @@ fn look<T: Polled>(
     }
     let has_said = |this| {
         // SAFETY: It is polled for.
-        let said = unsafe { T::is_over(this) || T::ask(this) };
+        let said = unsafe { T::ask(this) };
         if !said {
             // There may be many.
             task::relax();

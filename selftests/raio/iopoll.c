@@ -899,6 +899,83 @@ TEST_F(disk, cannot)
 	EXPECT_MOVED(NR, &self->p.before, iopolled);
 }
 
+struct asker {
+	struct native *native;
+	int cpu;
+	int fd;
+	char *buf;
+	unsigned int flags;
+	atomic_bool *over;
+	atomic_uint rounds;
+	long ret;
+};
+
+/* Reads a page, and asks until it is there, again and again. */
+static void *ask_again(void *data)
+{
+	struct asker *asker = data;
+	struct io_event ev;
+	struct iocb io;
+
+	pin_to_cpu(asker->cpu);
+	while (!*asker->over) {
+		prep_as(&io, asker->cpu, IOCB_CMD_PREAD, asker->fd, asker->buf, asker->flags);
+		asker->ret = native_enter(asker->native, 1, &io, 1);
+		if (asker->ret != 1)
+			return NULL;
+		asker->ret = raio_getevents(asker->native->aio.dev, asker->native->aio.ctx, 1, 1,
+					    &ev, NULL);
+		if (asker->ret != 1)
+			return NULL;
+		asker->ret = ev.res;
+		if (asker->ret != PAGE)
+			return NULL;
+		asker->rounds++;
+	}
+	return NULL;
+}
+
+/*
+ * While two ask for what is in it, the queue that is polled gets another number, and nothing
+ * has the old one. Who has been told of a request by the other doesn't ask there any more.
+ */
+TEST_F(disk, fewer_queues)
+{
+	const unsigned int most = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 2 : 1;
+	atomic_bool over = false;
+	struct native other = { };
+	struct asker askers[2];
+	pthread_t threads[2];
+	unsigned int i;
+
+	begin(_metadata, &other, self->p.fd, self->p.buf);
+	for (i = 0; i < ARRAY_SIZE(askers); i++) {
+		askers[i] = (struct asker) {
+			.native = i ? &other : &self->p.native,
+			.cpu = i,
+			.fd = self->p.fd,
+			.buf = self->p.buf,
+			.flags = self->p.flags,
+			.over = &over,
+		};
+		ASSERT_EQ(0, pthread_create(&threads[i], NULL, ask_again, &askers[i]));
+	}
+	for (i = 0; i < 20 * long_run(5); i++) {
+		const unsigned int rounds[] = { askers[0].rounds, askers[1].rounds };
+
+		EXPECT_EQ(0, nullb_set(&self->p.nb, "submit_queues", i % 2 ? 1 : most));
+		EXPECT_TRUE(wait_for(askers[0].rounds - rounds[0] > 1 &&
+				     askers[1].rounds - rounds[1] > 1));
+	}
+	over = true;
+	for (i = 0; i < ARRAY_SIZE(askers); i++) {
+		ASSERT_EQ(0, pthread_join(threads[i], NULL));
+		EXPECT_EQ(PAGE, askers[i].ret);
+		EXPECT_EQ(-1, pattern_check(self->p.buf + i * PAGE, PAGE, i * PAGE, 1));
+	}
+	native_end(_metadata, &other);
+}
+
 #define ROUNDS 100
 
 struct party {
