@@ -829,14 +829,18 @@ bool raio_file_notes_time(struct file *file)
 	       !(file->f_mode & FMODE_NOCMTIME) && waits_for_times(inode);
 }
 
+static bool is_btrfs(const struct inode *inode)
+{
+	return inode->i_sb->s_magic == BTRFS_SUPER_MAGIC;
+}
+
 /*
  * Does a write to the page cache wait, whatever it is told: until it lasts, or on btrfs, which
  * takes one without waiting only where it doesn't copy on write, and then waits for pages?
  */
 bool raio_kiocb_write_waits(const struct kiocb *iocb)
 {
-	return iocb_is_dsync(iocb) ||
-	       file_inode(iocb->ki_filp)->i_sb->s_magic == BTRFS_SUPER_MAGIC;
+	return iocb_is_dsync(iocb) || is_btrfs(file_inode(iocb->ki_filp));
 }
 
 __rust_helper u8 raio_file_blkbits(const struct file *file)
@@ -1014,7 +1018,8 @@ unsigned int raio_kiocb_reserve(const struct kiocb *iocb, unsigned int nr)
 
 /*
  * Would a read have its time noted in a way that can wait for a journal? As
- * touch_atime() has it, which isn't told that it must not wait.
+ * touch_atime() has it, which isn't told that it must not wait. Btrfs joins a
+ * transaction with lazytime, too. Through a mount that is only read none is noted.
  */
 bool raio_atime_is_due(struct file *file)
 {
@@ -1022,7 +1027,8 @@ bool raio_atime_is_due(struct file *file)
 	struct timespec64 now, atime, mtime, ctime;
 
 	if (!S_ISREG(inode->i_mode) || IS_NOATIME(inode) || file->f_flags & O_NOATIME ||
-	    file->f_path.mnt->mnt_flags & MNT_NOATIME || !waits_for_times(inode))
+	    file->f_path.mnt->mnt_flags & MNT_NOATIME ||
+	    !(waits_for_times(inode) || is_btrfs(inode)))
 		return false;
 
 	atime = inode_get_atime(inode);
@@ -1035,7 +1041,7 @@ bool raio_atime_is_due(struct file *file)
 		    now.tv_sec - atime.tv_sec < 24 * 60 * 60)
 			return false;
 	}
-	return !timespec64_equal(&now, &atime);
+	return !timespec64_equal(&now, &atime) && !__mnt_is_readonly(file->f_path.mnt);
 }
 
 /*

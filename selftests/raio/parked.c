@@ -1479,6 +1479,36 @@ TEST_F(other, that_notes_its_time)
 	}
 }
 
+/* Through a mount that is only read, which doesn't note it, it isn't due for ever. */
+TEST_F(other, that_may_not_note_its_time)
+{
+	const struct timespec times[2] = { { .tv_sec = 1 }, { .tv_nsec = UTIME_NOW } };
+	struct scene *s = &self->s;
+	char path[80], dir[80], there[120];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/raio-test-%d", ext4_dir(), getpid());
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(PAGE, pwrite(fd, s->buf, PAGE, 0));
+	EXPECT_EQ(0, futimens(fd, times));
+	close(fd);
+	snprintf(dir, sizeof(dir), "%s/raio-test-%d", tmpfs_dir(), getpid());
+	ASSERT_EQ(0, mkdir(dir, 0700));
+	ASSERT_EQ(0, mount(ext4_dir(), dir, NULL, MS_BIND, NULL));
+	EXPECT_EQ(0, mount(NULL, dir, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL));
+	snprintf(there, sizeof(there), "%s/raio-test-%d", dir, getpid());
+	fd = open(there, O_RDONLY | O_CLOEXEC);
+	EXPECT_LE(0, fd);
+	unlink(path);
+	submit(_metadata, s, 0, IOCB_CMD_PREAD, fd, PAGE, 0);
+	EXPECT_NEXT(s, 0, PAGE);
+	EXPECT_MOVED(0, &s->before, punted);
+	close(fd);
+	EXPECT_TRUE(wait_for(!umount(dir)));
+	rmdir(dir);
+}
+
 /* What is to last, by the file's flag, a worker writes to the cache and makes last. */
 TEST_F(other, that_is_to_last)
 {
