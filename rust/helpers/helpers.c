@@ -1244,6 +1244,11 @@ __rust_helper bool raio_kiocb_is_polled(const struct kiocb *iocb)
 	return is;
 }
 
+__rust_helper unsigned long raio_jiffies(void)
+{
+	return jiffies;
+}
+
 __rust_helper void raio_file_accessed(struct file *file)
 {
 	file_accessed(file);

@@ -175,6 +175,7 @@ struct wait_page_queue *raio_page_wait_kicked(struct wait_queue_entry *entry, vo
 
 bool raio_kiocb_is_cold(struct kiocb *iocb);
 bool raio_file_notes_time(struct file *file);
+unsigned long raio_jiffies(void);
 bool raio_kiocb_write_waits(const struct kiocb *iocb);
 u8 raio_file_blkbits(const struct file *file);
 bool raio_kiocb_lacks_queue(const struct kiocb *iocb);

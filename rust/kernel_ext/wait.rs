@@ -301,6 +301,13 @@ impl PollQueue {
 /// What `poll(2)` says of a file from which something can be read.
 pub(crate) const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
 
+/// Counts the ticks of the clock by which file systems note times.
+#[inline]
+pub(crate) fn tick() -> usize {
+    // SAFETY: It may always be called.
+    unsafe { bindings::raio_jiffies() }
+}
+
 /// The monotonic clock in nanoseconds.
 pub(crate) fn now() -> i64 {
     // SAFETY: It may always be called.

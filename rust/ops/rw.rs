@@ -19,7 +19,8 @@ use crate::{
             Transfer,
             UserBuffer, //
         },
-        plug::Plug, //
+        plug::Plug,
+        wait, //
     },
     request::{
         Prepared,
@@ -35,6 +36,8 @@ use kernel::{
 #[derive(Default)]
 pub(crate) struct Ways {
     known: Option<(u32, Asking)>,
+    /// When that was found: by the next tick of the clock a time may have to be noted.
+    tick: usize,
     /// If each needs places at a disk, what says how many.
     blocks: Option<Blocks>,
     /// How many the plug has; and bytes of which no more than one is needed.
@@ -112,8 +115,9 @@ pub(crate) fn plain(
 ) -> Result<Submitted> {
     let (pos, dir, addr) = (span.pos, span.dir, span.addr);
     let flags = request.kiocb().flags();
+    let tick = wait::tick();
     let asking = match ways.known {
-        Some((of, asking)) if of == flags => asking,
+        Some((of, asking)) if of == flags && ways.tick == tick => asking,
         _ => {
             can(&request, dir)?;
             let asking = request.kiocb().asking();
@@ -121,6 +125,7 @@ pub(crate) fn plain(
             let blocks = takes.then(|| Blocks::of(request.file()));
             *ways = Ways {
                 known: Some((flags, asking)),
+                tick,
                 blocks,
                 places: 0,
                 // What is no more than a page is one request.

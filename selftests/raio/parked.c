@@ -1442,6 +1442,19 @@ TEST_F(other, of_a_pipe_that_is_locked)
 	close(uffd);
 }
 
+/* Until it is read later than it was written, by the clock of the file system. */
+#define READ_TILL_NOTED(_s, _fd)					\
+	ASSERT_TRUE(wait_for(({						\
+		struct stat __stat;					\
+									\
+		submit(_metadata, (_s), 0, IOCB_CMD_PREAD, (_fd), PAGE, 0); \
+		EXPECT_NEXT((_s), 0, PAGE);				\
+		fstat((_fd), &__stat);					\
+		__stat.st_atim.tv_sec > __stat.st_ctim.tv_sec ||	\
+			(__stat.st_atim.tv_sec == __stat.st_ctim.tv_sec && \
+			 __stat.st_atim.tv_nsec > __stat.st_ctim.tv_nsec); \
+	})))
+
 /* A first read after a write notes its time in the journal, which a worker does; the others don't. */
 TEST_F(other, that_notes_its_time)
 {
@@ -1460,23 +1473,57 @@ TEST_F(other, that_notes_its_time)
 		submit(_metadata, s, 0, IOCB_CMD_PREAD, fd, PAGE, 0);
 		EXPECT_NEXT(s, 0, PAGE);
 		EXPECT_EQ(punted + 1, MOVED(&s->before, punted));
-		/* It is read later than it was written, by the clock of the file system. */
-		ASSERT_TRUE(wait_for(({
-			struct stat stat;
-
-			submit(_metadata, s, 0, IOCB_CMD_PREAD, fd, PAGE, 0);
-			EXPECT_NEXT(s, 0, PAGE);
-			fstat(fd, &stat);
-			stat.st_atim.tv_sec > stat.st_ctim.tv_sec ||
-				(stat.st_atim.tv_sec == stat.st_ctim.tv_sec &&
-				 stat.st_atim.tv_nsec > stat.st_ctim.tv_nsec);
-		})));
+		READ_TILL_NOTED(s, fd);
 		punted = MOVED(&s->before, punted);
 		submit(_metadata, s, 0, IOCB_CMD_PREAD, fd, PAGE, 0);
 		EXPECT_NEXT(s, 0, PAGE);
 		EXPECT_EQ(punted, MOVED(&s->before, punted));
 		close(fd);
 	}
+}
+
+/* Nor is it noted in submit if it is due since the call began, which has gone on for a while. */
+TEST_F(other, that_notes_its_time_by_now)
+{
+	struct call call = { .kind = SUBMIT, .aio = self->s.aio, .nr = 4 };
+	const struct timespec written[2] = { { .tv_sec = 1 }, { .tv_nsec = UTIME_NOW } };
+	struct iocb **rest = map_pages(PAGE);
+	char *array = map_pages(2 * PAGE);
+	struct scene *s = &self->s;
+	int fd = temp_file(ext4_dir(), O_RDWR);
+	const int uffd = uffd_open();
+	struct timespec tick;
+	unsigned int i;
+
+	ASSERT_LE(0, fd);
+	ASSERT_LE(0, uffd);
+	ASSERT_EQ(0, uffd_missing(uffd, array + PAGE, PAGE));
+	ASSERT_EQ(PAGE, pwrite(fd, s->buf, PAGE, 0));
+	READ_TILL_NOTED(s, fd);
+	call.iocbs = (struct iocb **)(array + PAGE) - 2;
+	for (i = 0; i < 4; i++) {
+		iocb_prep(&s->io[i], IOCB_CMD_PREAD, fd, buf_of(s, i), PAGE, 0);
+		*(i < 2 ? &call.iocbs[i] : &rest[i - 2]) = &s->io[i];
+	}
+	stats_now(_metadata, &s->before);
+	call_start(_metadata, &call);
+	ASSERT_TRUE(uffd_wait(uffd));
+	EXPECT_SLEEPS(&call);
+	EXPECT_MOVED(0, &s->before, punted);
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &tick);
+	ASSERT_TRUE(wait_for(({
+		struct timespec now;
+
+		clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+		now.tv_sec != tick.tv_sec || now.tv_nsec != tick.tv_nsec;
+	})));
+	ASSERT_EQ(0, futimens(fd, written));
+	ASSERT_EQ(0, uffd_fill(uffd, array + PAGE, rest));
+	EXPECT_RETURNS(4, &call);
+	ASSERT_EQ(4, aio_wait(&s->aio, 4, s->ev));
+	EXPECT_MOVED(2, &s->before, punted);
+	close(uffd);
+	close(fd);
 }
 
 /* Through a mount that is only read, which doesn't note it, it isn't due for ever. */
