@@ -25,9 +25,10 @@ pub(crate) struct FioRun {
 }
 
 impl FioRun {
-    /// Can it do that? It has no requests without a file, and its threads share nothing.
+    /// Can it do that? It has no requests without a file, its threads share nothing, and it opens
+    /// devices with `O_NOATIME` always.
     pub(crate) fn can(job: &Job, engine: Name) -> bool {
-        engine != Name::Limit && job.target != "nothing" && !job.is_shared()
+        engine != Name::Limit && job.target != "nothing" && !job.is_shared() && !job.noatime
     }
 
     /// One without a round, of as many requests as `n` of a client are worth.

@@ -25,6 +25,9 @@ pub(crate) struct Job {
     /// `null_blk`, a file system on one with memory, or `nothing`.
     pub(crate) target: String,
     pub(crate) write: bool,
+    /// No time of access is noted.
+    #[serde(default)]
+    pub(crate) noatime: bool,
     pub(crate) depth: usize,
     pub(crate) batch: usize,
     pub(crate) threads: usize,
@@ -35,7 +38,8 @@ pub(crate) struct Job {
 impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (target, side) = (&self.target, self.side());
-        write!(f, "{target} {side} {}/{}", self.depth, self.batch)?;
+        let noatime = if self.noatime { " noatime" } else { "" };
+        write!(f, "{target} {side}{noatime} {}/{}", self.depth, self.batch)?;
         if self.threads > 1 {
             write!(f, " {} on {}", self.threads, self.contexts)?;
         }
@@ -49,10 +53,19 @@ impl Job {
         Self {
             target: target.into(),
             write: false,
+            noatime: false,
             depth: 32,
             batch: 16,
             threads: 1,
             contexts: 1,
+        }
+    }
+
+    /// The one that fio's `t/io_uring` does.
+    pub(crate) fn noatime() -> Self {
+        Self {
+            noatime: true,
+            ..Self::of("null_blk")
         }
     }
 
@@ -75,6 +88,7 @@ impl Job {
                 ..raw.clone()
             })
             .into();
+        all.push(Self::noatime());
         for contexts in [1, 2] {
             all.push(Self {
                 threads: 2,
@@ -159,7 +173,7 @@ impl Targets {
         let file = OpenOptions::new()
             .read(true)
             .write(job.write)
-            .custom_flags(libc::O_DIRECT)
+            .custom_flags(libc::O_DIRECT | if job.noatime { libc::O_NOATIME } else { 0 })
             .open(&path)?;
         Ok(Target { path, file })
     }
