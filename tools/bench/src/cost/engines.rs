@@ -6,7 +6,7 @@ use super::{
     client::{drive, Buffers, Engine, Load, Op, Part, Shared},
     jobs::{Job, Target},
     native::{self, Alone, Sharing},
-    uring::{Features, Uring},
+    uring::{Features, Ring, Uring},
 };
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use std::{
     io::{self, Write},
     os::fd::AsRawFd,
     path::Path,
-    sync::Barrier,
+    sync::{Arc, Barrier},
     thread,
     time::Instant,
 };
@@ -94,11 +94,9 @@ impl Name {
         let op = job.load().op;
         match self {
             Self::Limit => job.threads == 1 && !job.has_data() && op == Op::Read,
-            Self::Libaio | Self::RaioLibaio | Self::RaioPolled => op != Op::Nothing,
-            // One issuer is all that a ring of this kind has.
-            Self::Uring | Self::UringRegistered => !job.is_shared(),
-            Self::UringPolled => !job.is_shared() && op != Op::Nothing,
-            Self::Raio | Self::RaioRegistered => true,
+            Self::Libaio | Self::RaioLibaio => op != Op::Nothing,
+            Self::UringPolled | Self::RaioPolled => op != Op::Nothing,
+            Self::Uring | Self::UringRegistered | Self::Raio | Self::RaioRegistered => true,
         }
     }
 
@@ -106,11 +104,26 @@ impl Name {
     pub(crate) fn run(self, job: &Job, target: &Target, n: usize) -> io::Result<u64> {
         let load = job.load();
         let fd = target.file.as_raw_fd();
+        // They go after the engines.
+        let buffers = &Buffers::new(load.slots);
         let uring = |registered, polled| {
             let features = Features { registered, polled };
-            timed(job, n, |_, buffers| {
-                Uring::new(features, fd, &load, buffers)
-            })
+            let shared = job.is_shared();
+            let depth = load.depth * job.threads / job.contexts;
+            let ring = || Ring::new(features, shared, depth, fd, &load, buffers);
+            if shared {
+                let rings = (0..job.contexts)
+                    .map(|_| ring().map(Arc::new))
+                    .collect::<io::Result<Vec<_>>>()?;
+                timed(job, n, buffers, |thread| {
+                    let ring = rings[thread % rings.len()].clone();
+                    Uring::new(ring, features, fd, &load, buffers)
+                })
+            } else {
+                timed(job, n, buffers, |_| {
+                    Uring::new(ring()?, features, fd, &load, buffers)
+                })
+            }
         };
         let aio = |library: &str| {
             // Where threads share one, kernel AIO may not know yet that another has read events.
@@ -118,7 +131,7 @@ impl Name {
             let contexts = (0..job.contexts)
                 .map(|_| Context::new(library, depth))
                 .collect::<io::Result<Vec<_>>>()?;
-            timed(job, n, |thread, buffers| {
+            timed(job, n, buffers, |thread| {
                 let context = contexts[thread % contexts.len()].clone();
                 Ok(Aio::new(context, job.is_shared(), fd, &load, buffers))
             })
@@ -131,11 +144,11 @@ impl Name {
                 .collect::<io::Result<Vec<_>>>()?;
             let of = |thread: usize| contexts[thread % contexts.len()].clone();
             if shared {
-                timed(job, n, |thread, buffers| {
+                timed(job, n, buffers, |thread| {
                     Sharing::new(of(thread), registered, fd, &load, buffers)
                 })
             } else {
-                timed(job, n, |thread, buffers| {
+                timed(job, n, buffers, |thread| {
                     Alone::new(of(thread), registered, fd, &load, buffers)
                 })
             }
@@ -182,13 +195,12 @@ fn stopwatch(work: impl FnOnce() -> io::Result<()>) -> io::Result<u64> {
 fn timed<E: Engine>(
     job: &Job,
     n: usize,
-    make: impl Fn(usize, &Buffers) -> io::Result<E> + Sync,
+    buffers: &Buffers,
+    make: impl Fn(usize) -> io::Result<E> + Sync,
 ) -> io::Result<u64> {
     let load = job.load();
     let verify = job.has_data() && load.op == Op::Read;
     let warm = (n / 10).max(2 * load.depth);
-    // They go after the engines.
-    let buffers = Buffers::new(load.slots);
     let shared = [Shared::default(), Shared::default()];
     let part = |thread: usize, phase: usize, n| Part {
         slots: thread * load.depth..(thread + 1) * load.depth,
@@ -196,7 +208,7 @@ fn timed<E: Engine>(
         shared: job.is_shared().then_some(&shared[phase]),
     };
     let prepare = |thread| {
-        let mut engine = make(thread, &buffers)?;
+        let mut engine = make(thread)?;
         drive(&mut engine, &load, part(thread, 0, warm), |slot, block| {
             !verify || buffers.word(slot) == block
         })?;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! io_uring, set up as fio's `t/io_uring` does: one issuer, task work when it
-//! enters, a registered ring.
+//! enters, a registered ring. One that threads share has any issuer, and a lock for each
+//! of its queues.
 
 use super::client::{Buffers, Engine, Load, Op, BLOCK};
 use io_uring::{
@@ -12,6 +13,8 @@ use io_uring::{
 use std::{
     io,
     os::fd::{AsRawFd, RawFd},
+    ptr,
+    sync::{Arc, Mutex},
 };
 
 /// What is asked of it.
@@ -30,8 +33,35 @@ const IORING_UNREGISTER_RING_FDS: u32 = 21;
 const OFFSET_AT: usize = 8;
 const _: () = assert!(size_of::<squeue::Entry>() == 64);
 
-pub(crate) struct Uring {
+/// A ring, and locks for where threads share it.
+pub(crate) struct Ring {
     ring: IoUring,
+    submission: Mutex<()>,
+    completion: Mutex<()>,
+}
+
+/// What a thread has of one: all, or a share.
+pub(crate) trait Held: AsRef<Ring> {
+    const SHARED: bool;
+}
+
+impl Held for Ring {
+    const SHARED: bool = false;
+}
+
+impl Held for Arc<Ring> {
+    const SHARED: bool = true;
+}
+
+impl AsRef<Self> for Ring {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+/// One thread's requests.
+pub(crate) struct Uring<R: Held> {
+    ring: R,
     /// What it is registered as.
     index: u32,
     /// One for each slot, but for its offset.
@@ -39,28 +69,29 @@ pub(crate) struct Uring {
     queued: Vec<squeue::Entry>,
 }
 
-impl Uring {
+impl Ring {
+    /// One for `depth` requests, of this thread or, if it is `shared`, of any.
     pub(crate) fn new(
         features: Features,
+        shared: bool,
+        depth: usize,
         fd: RawFd,
         load: &Load,
         buffers: &Buffers,
     ) -> io::Result<Self> {
         let mut builder = IoUring::builder();
-        builder
-            .setup_single_issuer()
-            .setup_coop_taskrun()
-            .setup_defer_taskrun();
+        builder.setup_coop_taskrun();
+        if !shared {
+            builder.setup_single_issuer().setup_defer_taskrun();
+        }
         if features.polled {
             builder.setup_iopoll();
         }
-        let ring: IoUring = builder.build(load.depth as u32)?;
-        let at: Vec<*mut u8> = (0..load.slots).map(|slot| buffers.at(slot)).collect();
+        let ring: IoUring = builder.build(depth as u32)?;
         if features.registered {
-            let vectors: Vec<libc::iovec> = at
-                .iter()
-                .map(|at| libc::iovec {
-                    iov_base: at.cast(),
+            let vectors: Vec<libc::iovec> = (0..load.slots)
+                .map(|slot| libc::iovec {
+                    iov_base: buffers.at(slot).cast(),
                     iov_len: BLOCK,
                 })
                 .collect();
@@ -68,22 +99,38 @@ impl Uring {
             unsafe { ring.submitter().register_buffers(&vectors) }?;
             ring.submitter().register_files(&[fd])?;
         }
+        Ok(Self {
+            ring,
+            submission: Mutex::new(()),
+            completion: Mutex::new(()),
+        })
+    }
+}
+
+impl<R: Held> Uring<R> {
+    pub(crate) fn new(
+        ring: R,
+        features: Features,
+        fd: RawFd,
+        load: &Load,
+        buffers: &Buffers,
+    ) -> io::Result<Self> {
         let len = BLOCK as u32;
-        let template = |(slot, at): (usize, &*mut u8)| {
-            let index = slot as u16;
+        let template = |slot| {
+            let (index, at) = (slot as u16, buffers.at(slot));
             match (load.op, features.registered) {
                 (Op::Nothing, _) => Nop::new().build(),
-                (Op::Read, false) => Read::new(Fd(fd), *at, len).build(),
-                (Op::Read, true) => ReadFixed::new(Fixed(0), *at, len, index).build(),
-                (Op::Write, false) => Write::new(Fd(fd), *at, len).build(),
-                (Op::Write, true) => WriteFixed::new(Fixed(0), *at, len, index).build(),
+                (Op::Read, false) => Read::new(Fd(fd), at, len).build(),
+                (Op::Read, true) => ReadFixed::new(Fixed(0), at, len, index).build(),
+                (Op::Write, false) => Write::new(Fd(fd), at, len).build(),
+                (Op::Write, true) => WriteFixed::new(Fixed(0), at, len, index).build(),
             }
             .user_data(slot as u64)
         };
         Ok(Self {
-            index: register(&ring)?,
+            index: register(&ring.as_ref().ring)?,
             ring,
-            templates: at.iter().enumerate().map(template).collect(),
+            templates: (0..load.slots).map(template).collect(),
             queued: Vec::with_capacity(load.depth),
         })
     }
@@ -114,15 +161,19 @@ fn ring_fds(ring: &IoUring, what: u32, update: &mut [u64; 2]) -> io::Result<()> 
     }
 }
 
-impl Drop for Uring {
+impl<R: Held> Drop for Uring<R> {
     fn drop(&mut self) {
         let mut update = [u64::from(self.index), 0];
         // It has been registered.
-        let _ = ring_fds(&self.ring, IORING_UNREGISTER_RING_FDS, &mut update);
+        let _ = ring_fds(
+            &self.ring.as_ref().ring,
+            IORING_UNREGISTER_RING_FDS,
+            &mut update,
+        );
     }
 }
 
-impl Engine for Uring {
+impl<R: Held> Engine for Uring<R> {
     fn queue(&mut self, slot: usize, block: u64) {
         let mut entry = self.templates[slot].clone();
         // SAFETY: Eight aligned bytes of it, which are any number.
@@ -137,22 +188,43 @@ impl Engine for Uring {
 
     fn enter(&mut self, min: usize) -> io::Result<()> {
         const IORING_ENTER_GETEVENTS: u32 = 1;
+        const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
         const IORING_ENTER_REGISTERED_RING: u32 = 1 << 4;
-        // SAFETY: The buffers outlive the ring.
-        unsafe { self.ring.submission().push_multiple(&self.queued) }
-            .map_err(|_| io::Error::other("the submission queue is full"))?;
         let n = self.queued.len();
-        self.queued.clear();
-        // SAFETY: No argument is a pointer.
+        if !R::SHARED || n > 0 {
+            let Ring {
+                ring, submission, ..
+            } = self.ring.as_ref();
+            let _lock = R::SHARED.then(|| submission.lock());
+            // SAFETY: The buffers outlive the ring, and nobody else is at this queue.
+            unsafe { ring.submission_shared().push_multiple(&self.queued) }
+                .map_err(|_| io::Error::other("the submission queue is full"))?;
+            self.queued.clear();
+        }
+        // A `struct __kernel_timespec`, and a `struct io_uring_getevents_arg` of nothing else.
+        let patience = [0u64, 1_000_000];
+        let arg = [0, 0, patience.as_ptr().addr() as u64];
+        let (flags, arg, len) = match (R::SHARED, min) {
+            (false, _) => (IORING_ENTER_GETEVENTS, ptr::null(), 0),
+            // Without DEFER_TASKRUN task work need not be asked for.
+            (true, 0) => (0, ptr::null(), 0),
+            (true, _) => (
+                IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
+                arg.as_ptr(),
+                size_of_val(&arg),
+            ),
+        };
+        // Without a lock: each thread submits as many as it has queued, if not the same ones.
+        // SAFETY: The flags say if `arg` is a pointer, and that is to what stays until then.
         let taken = unsafe {
             libc::syscall(
                 libc::SYS_io_uring_enter,
                 self.index,
                 n,
                 min,
-                IORING_ENTER_GETEVENTS | IORING_ENTER_REGISTERED_RING,
-                0usize,
-                0usize,
+                flags | IORING_ENTER_REGISTERED_RING,
+                arg,
+                len,
             )
         };
         match usize::try_from(taken) {
@@ -160,12 +232,20 @@ impl Engine for Uring {
             Ok(taken) => Err(io::Error::other(format!(
                 "of {n} requests {taken} were taken"
             ))),
-            Err(_) => Err(io::Error::last_os_error()),
+            Err(_) => match io::Error::last_os_error() {
+                e if R::SHARED && e.raw_os_error() == Some(libc::ETIME) => Ok(()),
+                e => Err(e),
+            },
         }
     }
 
     fn reap(&mut self, mut ended: impl FnMut(usize, i64)) {
-        for entry in self.ring.completion() {
+        let Ring {
+            ring, completion, ..
+        } = self.ring.as_ref();
+        let _lock = R::SHARED.then(|| completion.lock());
+        // SAFETY: Nobody else is at this queue.
+        for entry in unsafe { ring.completion_shared() } {
             ended(entry.user_data() as usize, entry.result().into());
         }
     }
