@@ -90,7 +90,8 @@ static void polled_begin_slow(struct __test_metadata *_metadata, struct polled *
 		snprintf(path, sizeof(path), "%s/file", p->dir);
 	}
 	p->buf = map_pages(SIZE);
-	p->fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC | (type ? O_CREAT : 0), 0600);
+	/* The device so that nobody else can have it so before that file has gone. */
+	p->fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC | (type ? O_CREAT : O_EXCL), 0600);
 	ASSERT_LE(0, p->fd);
 	pattern_fill(p->buf, SIZE, 0, 1);
 	ASSERT_EQ(SIZE, pwrite(p->fd, p->buf, SIZE, 0));
@@ -763,12 +764,19 @@ TEST_F(iopoll, in_flight)
 {
 	const struct raio_buffer none = { };
 	const int no_fd = -1;
+	unsigned int i;
 
 	ENTER(NR, IOCB_CMD_PREAD, 0);
 	ASSERT_EQ(1, native_buffers(&self->p.native, 0, 1, &none));
 	ASSERT_EQ(1, native_files(&self->p.native, 0, 1, &no_fd));
 	close(self->p.fd);
 	self->p.fd = -1;
+	/* If it went, it would within some grace periods. */
+	for (i = 0; i < 2; i++) {
+		grace_periods();
+		EXPECT_EQ(-EBUSY, ret_errno(self->p.type ? umount(self->p.dir) :
+					    open(self->p.nb.node, O_EXCL | O_CLOEXEC)));
+	}
 	ASSERT_EQ(0, native_enter(&self->p.native, 0, NULL, NR));
 	EXPECT_REAP(NR, PAGE);
 	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
