@@ -5,6 +5,7 @@
  * isn't asked for doesn't end, and an event is there only because somebody has
  * asked.
  */
+#include <linux/blkpg.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
 
@@ -888,6 +889,48 @@ TEST_F(disk, removed)
 	/* At its end there is nothing to read. */
 	PREP(&io, 0, IOCB_CMD_PREAD);
 	EXPECT_GE(0, NATIVE_RESULT(&self->p.native, &io));
+}
+
+/* Makes the partition so long, or as long as it is from now on. */
+static long partition(int fd, int op, unsigned int pages)
+{
+	struct blkpg_partition part = { .pno = 1, .length = pages * PAGE };
+	struct blkpg_ioctl_arg arg = { .op = op, .datalen = sizeof(part), .data = &part };
+
+	return ret_errno(ioctl(fd, BLKPG, &arg));
+}
+
+/* Half of a partition goes with requests in flight: no null_blk changes its size itself. */
+TEST_F(disk, resized)
+{
+	const int whole = self->p.fd;
+	struct io_event ev[NR];
+	char path[80];
+	unsigned int i;
+
+	ASSERT_EQ(0, partition(whole, BLKPG_ADD_PARTITION, NR));
+	snprintf(path, sizeof(path), "/dev/%sp1", strrchr(self->p.nb.dir, '/') + 1);
+	self->p.fd = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	ASSERT_LE(0, self->p.fd);
+	ASSERT_EQ(1, native_files(&self->p.native, 0, 1, &self->p.fd));
+	ENTER(NR, IOCB_CMD_PREAD, 0);
+	EXPECT_MOVED(NR, &self->p.before, iopolled);
+	ASSERT_EQ(0, partition(whole, BLKPG_RESIZE_PARTITION, NR / 2));
+	EXPECT_MOVED(0, &self->p.before, completed);
+	ASSERT_EQ(0, native_enter(&self->p.native, 0, NULL, NR));
+	EXPECT_REAP(NR, PAGE);
+	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
+	ENTER(NR, IOCB_CMD_PREAD, 0);
+	ASSERT_EQ(0, native_enter(&self->p.native, 0, NULL, NR));
+	ASSERT_EQ(NR, ring_reap(self->p.native.aio.ctx, NR, ev));
+	for (i = 0; i < NR; i++)
+		EXPECT_EQ(ev[i].data < NR / 2 ? (long)PAGE : 0, ev[i].res);
+	EXPECT_MOVED(NR + NR / 2, &self->p.before, direct);
+	ASSERT_EQ(0, partition(whole, BLKPG_RESIZE_PARTITION, NR));
+	ENTER(NR, IOCB_CMD_PREAD, NR);
+	EXPECT_REAP(NR, PAGE);
+	EXPECT_MOVED(2 * NR + NR / 2, &self->p.before, direct);
+	close(whole);
 }
 
 /* A device that can't be polled, or can't any more. */
