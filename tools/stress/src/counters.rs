@@ -62,6 +62,8 @@ counters! {
     Waited = "waited for at once",
     /// What is registered, while it may be used.
     Replacements = "registered anew",
+    /// Contexts destroyed with requests of what goes meanwhile in flight.
+    EndedInFlight = "destroyed in flight",
     /// Reads of a disk that goes and comes with another size: all of it, or none.
     Fleeting = "of a fleeting disk",
     /// See [`Self::Fleeting`].

@@ -353,8 +353,6 @@ pub enum Op {
     },
     /// Reads and writes a disk, and changes its size meanwhile.
     Resized {
-        /// See [`Size`].
-        polled: bool,
         /// All is about what is registered.
         registered: bool,
         /// It is as large as it gets before.
@@ -732,7 +730,6 @@ impl Op {
                 requests: random.random_range(1..=BATCH as u8),
             },
             Kind::Resized => Self::Resized {
-                polled: random.random(),
                 registered: random.random(),
                 grows: random.random(),
                 pages: random.random_range(LEAST_PAGES..=MOST_PAGES),

@@ -73,7 +73,6 @@ impl Drop for Disk {
 /// Any is a failure of the test.
 pub fn transfer(
     world: &World,
-    polled: bool,
     registered: bool,
     grows: bool,
     pages: u8,
@@ -133,7 +132,8 @@ pub fn transfer(
     let meanwhile = |disk: &File| resize(disk, pages);
     fly(
         world,
-        polled,
+        // A loop device can't be polled.
+        false,
         file,
         &memory,
         &iocbs,

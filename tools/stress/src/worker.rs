@@ -207,12 +207,11 @@ impl Worker {
             },
             Op::Fleeting { polled, requests } => fleeting::read(&world, polled, requests.into()),
             Op::Resized {
-                polled,
                 registered,
                 grows,
                 pages,
                 ref spans,
-            } => resized::transfer(&world, polled, registered, grows, pages, spans),
+            } => resized::transfer(&world, registered, grows, pages, spans),
             Op::Cancel {
                 slot,
                 via,
