@@ -29,6 +29,8 @@ pub enum File {
     Direct,
     /// A loop device.
     Block,
+    /// A partition of a disk that can be polled; its size changes.
+    Partition,
     /// A pipe with some data.
     PipeData,
     /// A pipe with none, and an epoll that watches it.
@@ -108,6 +110,8 @@ handles! {
     DirectBuffered: Direct, Named("disk/direct", O_RDWR);
     Block: Block, Named("tmp/loop", O_RDWR);
     BlockDirect: Block, Named("tmp/loop", O_RDWR | O_DIRECT);
+    Partition: Partition, Named("tmp/partition", O_RDWR);
+    PartitionDirect: Partition, Named("tmp/partition", O_RDWR | O_DIRECT);
     DataRead: PipeData, Group;
     DataWrite: PipeData, Group;
     EmptyRead: PipeEmpty, Group;
@@ -149,7 +153,7 @@ impl Handle {
         Handle::Sealed,
     ];
     /// Files on disks, and disks.
-    pub const DISK: [Handle; 9] = [
+    pub const DISK: [Handle; 11] = [
         Handle::Disk,
         Handle::DiskRead,
         Handle::DiskAppend,
@@ -159,6 +163,8 @@ impl Handle {
         Handle::DirectBuffered,
         Handle::Block,
         Handle::BlockDirect,
+        Handle::Partition,
+        Handle::PartitionDirect,
     ];
     /// What can be waited for.
     pub const STREAMS: [Handle; 14] = [
@@ -206,6 +212,7 @@ impl Handle {
                 | File::Disk
                 | File::Direct
                 | File::Block
+                | File::Partition
         )
     }
 
@@ -213,7 +220,11 @@ impl Handle {
     pub fn is_direct(self) -> bool {
         matches!(
             self,
-            Handle::Direct | Handle::DirectRead | Handle::DirectAppend | Handle::BlockDirect
+            Handle::Direct
+                | Handle::DirectRead
+                | Handle::DirectAppend
+                | Handle::BlockDirect
+                | Handle::PartitionDirect
         )
     }
 
@@ -260,7 +271,7 @@ impl Handle {
     }
 }
 
-const FILES: [File; 17] = [
+const FILES: [File; 18] = [
     File::Tmp,
     File::Sparse,
     File::Empty,
@@ -269,6 +280,7 @@ const FILES: [File; 17] = [
     File::Disk,
     File::Direct,
     File::Block,
+    File::Partition,
     File::PipeData,
     File::PipeEmpty,
     File::PipeFull,
@@ -290,7 +302,7 @@ impl File {
             File::Sealed => 9_000,
             File::Disk => 14_000,
             File::Direct => 17_408,
-            File::Block => 32_768,
+            File::Block | File::Partition => 32_768,
             _ => 0,
         }
     }
@@ -298,7 +310,7 @@ impl File {
     /// Whether requests may go on after they were submitted, so that two of them
     /// may meet.
     pub fn is_queued(self) -> bool {
-        matches!(self, File::Direct | File::Block)
+        matches!(self, File::Direct | File::Block | File::Partition)
     }
 
     /// Whether to sync it takes long, and what must not wait depends on time.
@@ -306,7 +318,7 @@ impl File {
         matches!(self, File::Disk | File::Direct)
     }
 
-    /// Whether it may be truncated by a step.
+    /// Whether its size may be changed by a step.
     pub fn can_be_truncated(self) -> bool {
         self.size() > 0 && self != File::Block || self == File::Empty
     }
@@ -325,6 +337,7 @@ impl File {
             File::Disk => Some("disk/file"),
             File::Direct => Some("disk/direct"),
             File::Block => Some("tmp/loop"),
+            File::Partition => Some("tmp/partition"),
             _ => None,
         }
     }
@@ -344,6 +357,8 @@ pub struct Files {
     own: Vec<Option<OwnedFd>>,
     /// The same of [`File::Direct`], past the page cache.
     direct: OwnedFd,
+    /// The disk of [`File::Partition`].
+    whole: OwnedFd,
     dirty: Vec<bool>,
     /// What they have in the beginning.
     data: sys::Pages,
@@ -360,8 +375,8 @@ pub struct State {
 
 impl Files {
     /// Makes them in the directory `dir`, which is there, and on a disk in
-    /// `disk`.
-    pub fn new(dir: &Path, disk: &Path) -> Result<Self> {
+    /// `disk`; and a disk called `name`.
+    pub fn new(dir: &Path, disk: &Path, name: &str) -> Result<Self> {
         for (name, size) in [("tmp", 64 << 20), ("small", SMALL * sys::PAGE)] {
             sys::mount_tmpfs(&dir.join(name), size)?;
         }
@@ -384,6 +399,7 @@ impl Files {
             own: FILES.iter().map(|_| None).collect(),
             dirty: vec![true; FILES.len()],
             direct: sys::open(&dir.join("disk/direct"), O_RDWR | O_DIRECT)?,
+            whole: sys::partitioned(name, File::Partition.size(), &dir.join("tmp/partition"))?,
             data: sys::Pages::new(WINDOW / sys::PAGE)?,
         };
         let device = sys::loop_device(
@@ -454,8 +470,19 @@ impl Files {
     /// Changes the size of a file.
     pub fn truncate(&mut self, file: File, len: i64) -> i64 {
         self.touch(file);
+        if file == File::Partition {
+            return self.resize(len);
+        }
         // SAFETY: numbers only.
         sys::value(unsafe { libc::ftruncate(self.own_fd(file), len) }.into())
+    }
+
+    /// The same of the partition, where nothing is left to be written beyond its end.
+    fn resize(&self, len: i64) -> i64 {
+        match sys::uncache(self.own_fd(File::Partition)) {
+            Ok(()) => sys::partition(self.whole.as_raw_fd(), sys::RESIZE, len),
+            Err(_) => -i64::from(libc::EIO),
+        }
     }
 
     /// Writes so many bytes, or reads them into `into`.
@@ -482,15 +509,14 @@ impl Files {
         let fd = self.own_fd(file);
         let stat = sys::stat(fd)?;
         state.size = match file {
-            File::Block => (0, 0),
+            File::Block | File::Partition => (0, 0),
             // Of others blocks are allocated later.
             File::Tmp | File::Sparse | File::Empty | File::Small => (stat.st_size, stat.st_blocks),
             _ => (stat.st_size, 0),
         };
-        let end = if file == File::Block {
-            file.size()
-        } else {
-            stat.st_size
+        let end = match file {
+            File::Block | File::Partition => file.size(),
+            _ => stat.st_size,
         };
         let window = WINDOW as i64;
         for start in [0, 1 << 20, end - window / 2] {
@@ -569,7 +595,11 @@ impl Files {
                 }
                 sys::write_at(fd, 0, &self.data[..size])
             }
-            File::Block => {
+            File::Block | File::Partition => {
+                // Who may not do that hasn't changed it.
+                if file == File::Partition {
+                    self.resize(file.size());
+                }
                 sys::write_at(fd, 0, &self.data[..size])?;
                 // Nothing takes the direct path while anything is cached.
                 sys::uncache(fd)

@@ -338,7 +338,7 @@ pub enum Step {
     Fill,
     /// `close(2)`; never of one end of a pipe or socket that a poll has waited on.
     Close(Handle),
-    /// `ftruncate(2)`.
+    /// `ftruncate(2)`, or the same of a partition, by `BLKPG`.
     Truncate(File, i64),
     /// `write(2)` to a pipe, socket or eventfd.
     Write(Handle, usize),

@@ -2,6 +2,7 @@
 //! The system calls that std doesn't offer, and pages. Errors say which call
 //! has failed.
 
+use raio_nullblk::NullBlk;
 use std::{
     ffi::{c_int, c_ulong, CStr, CString},
     io,
@@ -19,6 +20,11 @@ use std::{
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
+
+/// What [`partition`] does.
+pub const ADD: c_int = 1;
+/// The same.
+pub const RESIZE: c_int = 3;
 
 /// An error is a sentence.
 pub type Result<T> = std::result::Result<T, String>;
@@ -215,6 +221,65 @@ pub fn loop_device(backing: &Path, size: i64, node: &Path) -> Result<OwnedFd> {
         }
     }
     Err("no loop device is free for long enough".into())
+}
+
+/// A null_blk of that name that can be polled, with a partition of that size, which has a
+/// node. It has to be removed.
+pub fn partitioned(name: &str, size: i64, node: &Path) -> Result<OwnedFd> {
+    let settings = [
+        ("size", 1),
+        ("memory_backed", 1),
+        ("submit_queues", 1),
+        ("poll_queues", 1),
+    ];
+    let disk = NullBlk::new(name, &settings).map_err(|e| format!("null_blk: {e}"))?;
+    let whole = open(&disk.node(), libc::O_RDWR)?;
+    // Who makes it may not be allowed to remove it in the end.
+    std::mem::forget(disk);
+    let ret = partition(whole.as_raw_fd(), ADD, size);
+    check("BLKPG_ADD_PARTITION", ret)?;
+    let part = open(Path::new(&format!("/dev/{name}1")), libc::O_RDWR)?;
+    let device = stat(part.as_raw_fd())?.st_rdev;
+    // SAFETY: a string and numbers.
+    let ret = unsafe { libc::mknod(c_path(node).as_ptr(), libc::S_IFBLK | 0o666, device) };
+    check(&named("mknod", node), ret.into())?;
+    everybody(node)?;
+    Ok(whole)
+}
+
+/// Makes the partition of that disk, or gives it that size.
+pub fn partition(fd: RawFd, op: c_int, size: i64) -> i64 {
+    const BLKPG: c_ulong = 0x1269;
+    /// `struct blkpg_partition`, but for its names.
+    #[repr(C)]
+    struct Partition {
+        start: i64,
+        length: i64,
+        number: c_int,
+        names: [u8; 128],
+    }
+    /// `struct blkpg_ioctl_arg`.
+    #[repr(C)]
+    struct Arg {
+        op: c_int,
+        flags: c_int,
+        size: c_int,
+        data: *const Partition,
+    }
+    let data = Partition {
+        start: 0,
+        length: size,
+        number: 1,
+        names: [0; 128],
+    };
+    let arg = Arg {
+        op,
+        flags: 0,
+        size: size_of::<Partition>() as c_int,
+        data: &raw const data,
+    };
+    // SAFETY: both structures are read.
+    value(unsafe { libc::ioctl(fd, BLKPG as _, &raw const arg) }.into())
 }
 
 /// A file in memory that can be sealed.

@@ -5,10 +5,10 @@
 
 use crate::{
     compare::{self, Verdict},
-    files::{Files, Handle},
+    files::{File, Files, Handle},
     intended::INTENDED,
     peer::Peer,
-    plan::{self, Sequence},
+    plan::{self, Sequence, Step},
     run::{Side, Trace},
     sys::{self, Result},
 };
@@ -17,10 +17,7 @@ use raio::raw;
 use std::{
     collections::BTreeMap,
     ffi::c_int,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
+    os::fd::{AsRawFd, OwnedFd},
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -61,30 +58,22 @@ pub struct Place {
     pub tmp: PathBuf,
 }
 
-impl Place {
-    /// Whether one of the disks has queues for that.
-    pub fn can_be_polled(&self) -> bool {
-        self.disk.iter().any(|dir| {
-            let Ok(dev) = std::fs::metadata(dir).map(|meta| meta.dev()) else {
-                return false;
-            };
-            let (major, minor) = (libc::major(dev), libc::minor(dev));
-            let path = format!("/sys/dev/block/{major}:{minor}/queue/io_poll");
-            std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1")
-        })
-    }
-}
-
 /// A name in [`Place::tmp`] and [`Place::disk`] that nobody else has.
 pub fn own_name(index: u64) -> String {
     format!("raio-differential-{}-{index}", std::process::id())
 }
 
-/// Removes the directories that were made with that name.
+/// What the names of each peer's have besides.
+const SIDES: [&str; 2] = ["a", "b"];
+
+/// Removes the directories and disks that were made with that name.
 pub fn clean(place: &Place, name: &str) {
     for dir in place.disk.iter().chain([&place.tmp]) {
         // Not everything was made, maybe.
         let _ = std::fs::remove_dir_all(dir.join(name));
+    }
+    for side in SIDES {
+        raio_nullblk::remove(&format!("{name}-{side}"));
     }
 }
 
@@ -111,9 +100,11 @@ impl Pair {
         sys::make_dir(&disk)?;
         let side = |n: &str, peer| {
             sys::make_dir(&dir.join(n))?;
-            Side::new(peer, Files::new(&dir.join(n), &disk.join(n))?)
+            let files = Files::new(&dir.join(n), &disk.join(n), &format!("{name}-{n}"))?;
+            Side::new(peer, files)
         };
-        let sides = [side("a", Peer::Kernel)?, side("b", second)?];
+        let [a, b] = SIDES;
+        let sides = [side(a, Peer::Kernel)?, side(b, second)?];
         if plan::unprivileged(kind) {
             sys::become_nobody()?;
         }
@@ -168,6 +159,12 @@ impl Counts {
         {
             if *value < 0 {
                 self.add(format!("refused with {}", name_of(*value)), 1);
+            }
+        }
+        for (step, facts) in sequence.steps.iter().zip(&kernel.steps) {
+            let resizes = matches!(step, Step::Truncate(File::Partition, _));
+            if resizes && facts.contains(&("truncated", 0)) {
+                self.add("resized".into(), 1);
             }
         }
         for (_, value) in raio.steps.iter().flatten().filter(|fact| fact.0 == "slots") {
@@ -296,6 +293,7 @@ pub fn expected(native: bool) -> Vec<String> {
             "ended with nothing".into(),
             "ended with something".into(),
             "cancelled".into(),
+            "resized".into(),
         ])
         .chain(opcodes)
         .chain(files)

@@ -62,8 +62,14 @@ impl NullBlk {
 
 impl Drop for NullBlk {
     fn drop(&mut self) {
-        // Nothing can be done about any of it.
-        let _ = fs::write(self.config().join("power"), "0");
-        let _ = fs::remove_dir(self.config());
+        remove(&self.name);
     }
+}
+
+/// Has the one of that name go, if there is one.
+pub fn remove(name: &str) {
+    let config = Path::new(CONFIG).join(name);
+    // Nothing can be done about any of it.
+    let _ = fs::write(config.join("power"), "0");
+    let _ = fs::remove_dir(config);
 }
