@@ -78,6 +78,20 @@ static inline void __raio_queue_taken(struct raio_queue *q, unsigned int nr)
 }
 
 /**
+ * raio_queue_ready - how many events can be read
+ * @q:	the context
+ *
+ * Return: so many, without a call.
+ */
+static inline unsigned int raio_queue_ready(const struct raio_queue *q)
+{
+	unsigned int tail = __atomic_load_n(&q->ring->tail, __ATOMIC_ACQUIRE);
+	unsigned int head = q->ring->head;
+
+	return tail >= head ? tail - head : tail + q->ring_nr - head;
+}
+
+/**
  * raio_queue_enter - submit what is queued, then wait
  * @q:		the context
  * @min_nr:	wait until so many events are in the ring
@@ -97,7 +111,8 @@ static inline int raio_queue_enter(struct raio_queue *q, unsigned int min_nr,
 		.ctx = q->ctx,
 		.iocbs = q->first,
 		.nr = q->queued,
-		.min_nr = min_nr,
+		/* If they are there nobody has to look, or to ask a device that is polled. */
+		.min_nr = min_nr > raio_queue_ready(q) ? min_nr : 0,
 		.flags = RAIO_ENTER_SQ,
 		.timeout = (uintptr_t)timeout,
 	};
@@ -146,20 +161,6 @@ static inline struct iocb *raio_queue_skip(struct raio_queue *q)
 		return NULL;
 	__raio_queue_taken(q, 1);
 	return io;
-}
-
-/**
- * raio_queue_ready - how many events can be read
- * @q:	the context
- *
- * Return: so many, without a call.
- */
-static inline unsigned int raio_queue_ready(const struct raio_queue *q)
-{
-	unsigned int tail = __atomic_load_n(&q->ring->tail, __ATOMIC_ACQUIRE);
-	unsigned int head = q->ring->head;
-
-	return tail >= head ? tail - head : tail + q->ring_nr - head;
 }
 
 /**

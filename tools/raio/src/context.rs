@@ -195,9 +195,12 @@ impl<B: Memory> Context<B> {
     pub(crate) fn enter(&mut self, min: u32, timeout: Option<Duration>) -> io::Result<u32> {
         let queued = self.array.queued();
         let min = min.min(u32::try_from(self.in_flight.len()).unwrap_or(u32::MAX));
-        if queued == 0 && self.ring.len() >= min {
+        let are_there = self.ring.len() >= min;
+        if queued == 0 && are_there {
             return Ok(0);
         }
+        // If they are there nobody has to look, or to ask a device that is polled.
+        let min = if are_there { 0 } else { min };
         let Link { calls, ctx, .. } = &*self.link;
         // SAFETY: the memory of each request is in the slab, where nothing touches
         // it until it is found in an event, or the context has been destroyed.
