@@ -433,7 +433,7 @@ impl Submitter<'_> {
 }
 
 impl Submitter<'_> {
-    #[inline(never)]
+    #[inline(always)]
     fn hand_to_pollers(&mut self, waits: bool) {
         let iopoll = self.ctx.cache().iopoll();
         let (direct, requests) = (&mut self.polled, &mut self.polled_requests);
