@@ -99,8 +99,8 @@ pub(super) const LATER: u64 = 0;
 /// No result yet: it would have had to wait.
 const WOULD_WAIT: i64 = i64::MIN;
 
-/// A word that one writes and others look at, without any order. Not an `Atomic`: each access of one is a call,
-/// which is much where all else is inline.
+/// A word that one writes and others look at, without any order. Not an `Atomic`: in most kernels each access of
+/// one is a call, which is much where all else is inline.
 struct Shown<T>(UnsafeCell<T>);
 
 impl<T: Copy> Shown<T> {
