@@ -633,7 +633,7 @@ const KINDS: [(u32, Kind); 25] = [
     (20, Kind::GetEvents),
     (10, Kind::Touch),
     (6, Kind::Replace),
-    (4, Kind::Fleeting),
+    (8, Kind::Fleeting),
     (4, Kind::Resized),
     (8, Kind::Cancel),
     (1, Kind::Withdraw),
