@@ -496,8 +496,9 @@ impl Polled for Direct {
     }
 
     unsafe fn ask(this: NonNull<Self>) -> bool {
+        // A device that is gone can't be asked any more.
         // SAFETY: It was sent, and isn't used again before it is taken out. `ended` sets `over`.
-        unsafe { (*this.as_ptr()).bio.ask(&(*this.as_ptr()).over) }
+        unsafe { Self::is_over(this) || (*this.as_ptr()).bio.ask(&(*this.as_ptr()).over) }
     }
 }
 

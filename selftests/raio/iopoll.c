@@ -933,6 +933,25 @@ TEST_F(disk, resized)
 	close(whole);
 }
 
+/* What another has ended is told of, though the device is gone, which can't be asked any more. */
+TEST_F(disk, removed_after_its_end)
+{
+	struct native other = { };
+	struct io_event ev[NR];
+	struct iocb io;
+
+	begin(_metadata, &other, self->p.fd, self->p.buf);
+	PREP(&io, 1, IOCB_CMD_PREAD);
+	ENTER(1, IOCB_CMD_PREAD, 0);
+	ASSERT_EQ(1, native_enter(&other, 1, &io, 1));
+	EXPECT_EQ(1, ring_reap(other.aio.ctx, NR, ev));
+	native_end(_metadata, &other);
+	ASSERT_EQ(0, nullb_set(&self->p.nb, "power", 0));
+	EXPECT_EQ(0, enter_for(&self->p.native, 1, 999999999));
+	EXPECT_EQ(1, ring_reap(self->p.native.aio.ctx, NR, ev));
+	EXPECT_EQ(PAGE, ev[0].res);
+}
+
 /* A device that can't be polled, or can't any more. */
 TEST_F(disk, cannot)
 {
