@@ -1212,7 +1212,7 @@ __rust_helper int raio_iopoll_bio(struct bio *bio, const unsigned int *over)
 	rcu_read_lock();
 	q = bdev_get_queue(READ_ONCE(bio->bi_bdev));
 	if (percpu_ref_tryget(&q->q_usage_counter)) {
-		/* Acquire: pairs with who ends it. */
+		/* Acquire: pairs with Direct's ended(). */
 		found = smp_load_acquire(over) || bio_poll(bio, &iob, BLK_POLL_ONESHOT);
 		percpu_ref_put(&q->q_usage_counter);
 	}

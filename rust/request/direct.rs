@@ -173,7 +173,7 @@ unsafe impl HasBio for Direct {
         // SAFETY: It is alive, and polled for or not since before it was sent.
         if unsafe { (*this.as_ptr()).polled.get() } {
             // SAFETY: As above. It may be gone as soon as that is written.
-            // Release: pairs with `is_over`.
+            // Release: pairs with `is_over`, and with `raio_iopoll_bio`.
             return unsafe { (*this.as_ptr()).over.store(1, Release) };
         }
         // SAFETY: It is ours now, and has a flight, whose slot keeps the context.
