@@ -181,16 +181,19 @@ pub const INTENDED: [Intended; 13] = [
                 // Or it has read a part.
                 let part =
                     |res| request.reads() && kernel.events.iter().any(|k| 0 < res && res < k.0);
-                let cancelled = raio
-                    .events
+                let others = only_raios(kernel, raio);
+                let cancelled = others
                     .iter()
                     .filter(|event| event.0 == CANCELED || part(event.0))
                     .count();
-                // Its event may be among those that nobody reads any more.
-                let unread = raio.events.len() < raio.taken as usize;
+                // Its event may be among those that nobody reads any more, and what is
+                // another may be one that kernel AIO has left there.
+                let left = |one: &Outcome| one.events.len() < one.taken as usize;
                 let as_many = raio.events.len() == kernel.events.len();
                 may_wait(request)
-                    && (raio.cancelled as usize == cancelled || unread && cancelled == 0)
+                    && raio.cancelled > 0
+                    && (raio.cancelled as usize == cancelled || left(raio) && cancelled == 0)
+                    && (others.len() == cancelled || left(kernel))
                     && kernel.cancelled == 0
                     && raio.taken == kernel.taken
                     && (as_many || *some)
@@ -288,6 +291,19 @@ fn polls_epoll(request: &Request) -> bool {
 /// Can it be cancelled while it waits, where kernel AIO is done with it in submit?
 fn may_wait(request: &Request) -> bool {
     request.syncs() || request.reads() || polls_epoll(request)
+}
+
+/// The events of raio that kernel AIO hasn't.
+fn only_raios(kernel: &Outcome, raio: &Outcome) -> Vec<(i64, i64)> {
+    let mut kernel = kernel.events.clone();
+    let is_one = |event: &&(i64, i64)| match kernel.iter().position(|k| k == *event) {
+        Some(i) => {
+            kernel.swap_remove(i);
+            false
+        }
+        None => true,
+    };
+    raio.events.iter().filter(is_one).copied().collect()
 }
 
 #[derive(PartialEq, Eq)]
@@ -391,6 +407,43 @@ mod tests {
             assert!(!one.reason.is_empty());
             assert!(INTENDED[..i].iter().all(|other| other.name != one.name));
         }
+    }
+
+    /// Whether a read that came to these results, some of them once `cancelled`, is
+    /// among what waits.
+    fn waits(kernel: &[i64], raio: &[i64], cancelled: u32) -> bool {
+        let outcome = |results: &[i64], cancelled| Outcome {
+            taken: results.len() as u32,
+            cancelled,
+            events: results.iter().map(|res| (*res, 0)).collect(),
+            ..Outcome::default()
+        };
+        let case = Case::Request {
+            request: &Request::new(op::PREAD, Handle::Empty),
+            alone: false,
+            kernel: &outcome(kernel, 0),
+            raio: &outcome(raio, cancelled),
+            unread: false,
+            counts_cancelled: false,
+        };
+        let one = INTENDED.iter().find(|one| (one.is)(&case));
+        one.is_some_and(|one| one.name == "waits")
+    }
+
+    #[test]
+    fn a_read_that_waits_is_cancelled() {
+        assert!(waits(&[4096], &[CANCELED], 1));
+        // It has read a part,
+        assert!(waits(&[4096], &[1], 1));
+        // and what it was the other time is not that,
+        assert!(waits(&[1, 4096], &[CANCELED, 1], 1));
+        assert!(waits(&[1, 4096], &[1, 1], 1));
+        // but nobody has cancelled these.
+        assert!(!waits(&[4096], &[-5], 0));
+        assert!(!waits(&[4096], &[8192], 0));
+        assert!(!waits(&[4096], &[1], 0));
+        assert!(!waits(&[1, 4096], &[CANCELED, CANCELED], 1));
+        assert!(!waits(&[1, 4096], &[1, 8192], 1));
     }
 
     #[test]

@@ -181,6 +181,25 @@ pub struct Request {
 }
 
 impl Request {
+    /// One without length, and with nothing that is odd.
+    pub fn new(opcode: u16, handle: Handle) -> Self {
+        Self {
+            opcode,
+            handle,
+            buf: Buf::Start,
+            vectors: None,
+            len: 0,
+            offset: 0,
+            notify: None,
+            flags: 0,
+            rw_flags: 0,
+            priority: 0,
+            reserved: 0,
+            key: 0,
+            place: Place::Good,
+        }
+    }
+
     /// Whether it changes the file.
     pub fn writes(&self) -> bool {
         matches!(self.opcode, op::PWRITE | op::PWRITEV)
@@ -721,25 +740,11 @@ impl Maker {
             82..98 => self.one(&[op::PREAD, op::PWRITE, op::PREADV, op::PWRITEV]),
             _ => self.one(&[4, 9, 10, 0xff, 0x100, 0xffff]),
         };
-        let mut request = Request {
-            opcode,
-            handle: if opcode == op::POLL {
-                handle
-            } else {
-                handle.unless_it_counts()
-            },
-            buf: Buf::Start,
-            vectors: None,
-            len: 0,
-            offset: 0,
-            notify: None,
-            flags: 0,
-            rw_flags: 0,
-            priority: 0,
-            reserved: 0,
-            key: 0,
-            place: Place::Good,
+        let handle = match opcode {
+            op::POLL => handle,
+            _ => handle.unless_it_counts(),
         };
+        let mut request = Request::new(opcode, handle);
         match opcode {
             op::FSYNC | op::FDSYNC => self.fill_sync(&mut request),
             op::POLL => self.fill_poll(&mut request),
