@@ -112,6 +112,8 @@ pub(crate) struct Engine {
     /// On which files are looked at that were woken, and what waits for them is told. A file may wait for work
     /// that needs memory (terminals do).
     pub(crate) looks: OwnedQueue,
+    /// On which requests of contexts that have ended are cancelled, if they are many.
+    cancels: OwnedQueue,
     /// On which devices are asked for what contexts that have ended wait for, for as long as that takes.
     drains: OwnedQueue,
     contexts: KmemCache<Kioctx>,
@@ -133,6 +135,7 @@ impl Engine {
             workers: OwnedQueue::new(c"raio_worker", false)?,
             later: OwnedQueue::new(c"raio_later", false)?,
             looks: OwnedQueue::new(c"raio_look", false)?,
+            cancels: OwnedQueue::new(c"raio_cancel", true)?,
             drains: OwnedQueue::new(c"raio_drain", false)?,
             contexts: KmemCache::new(c"raio_kioctx")?,
             fs: PseudoFs::new()?,
@@ -154,6 +157,7 @@ impl Engine {
         self.later.flush();
         self.workers.flush();
         self.looks.flush();
+        self.cancels.flush();
         self.drains.flush();
         self.orphans.stop();
         self.free_queue.flush();
@@ -166,6 +170,7 @@ const USERS: u64 = 0;
 const REQS: u64 = 1;
 
 const DRAIN: u64 = 0;
+const CANCEL: u64 = 1;
 
 /// A context.
 ///
@@ -197,7 +202,8 @@ pub(crate) struct Kioctx {
     siblings: Arc<Siblings>,
     #[pin]
     free: RcuWork<Kioctx>,
-    drain: Work,
+    /// At its end, for one thing after the other.
+    work: Work,
     /// Returned by who gives up the last of `holds`.
     charge: Option<Charge>,
     /// If this is the last that its file has left behind. Dropped after all others.

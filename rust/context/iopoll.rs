@@ -100,7 +100,7 @@ impl User {
 
 // SAFETY: The offset of a field of that type.
 unsafe impl HasWork<DRAIN> for Kioctx {
-    const OFFSET: usize = offset_of!(Kioctx, drain);
+    const OFFSET: usize = offset_of!(Kioctx, work);
 
     unsafe fn run(this: NonNull<Self>) {
         // SAFETY: Alive, for `drain` has left us a reference to `reqs`.
@@ -124,7 +124,8 @@ impl Kioctx {
     ///
     /// # Safety
     ///
-    /// There must be a reference to `reqs`, and this be called once, after the last of `users` was given up.
+    /// There must be a reference to `reqs`, and this be called once, after the last of `users` was given up. `work`
+    /// must not be queued.
     pub(super) unsafe fn drain(this: NonNull<Self>) {
         // SAFETY: As the caller says. The worker has a reference of its own.
         unsafe {

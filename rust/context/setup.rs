@@ -125,7 +125,7 @@ impl Contexts {
             identity: Identity::current(),
             siblings: self.siblings.clone(),
             free <- RcuWork::new(),
-            drain: Work::new(),
+            work: Work::new(),
             charge: Some(charge),
             left_behind: None,
         }? Error))?;

@@ -21,6 +21,7 @@ use super::{
     Contexts,
     Kioctx,
     User,
+    CANCEL,
     REQS,
     USERS, //
 };
@@ -42,7 +43,11 @@ use crate::{
             RcuWork, //
         },
         task,
-        wait::PollQueue, //
+        wait::PollQueue,
+        work::{
+            self,
+            HasWork, //
+        }, //
     },
     request::Inflight,
     ring::RingUser,
@@ -83,22 +88,35 @@ use kernel::{
 /// After how long who waits for the end of requests is told of, each time.
 const STUCK_SECONDS: u32 = 10;
 
+/// How many requests are cancelled where the last caller is found to have left, which may be in a softirq.
+const HERE: usize = 256;
+
 // SAFETY: The offset of a field of that type.
 unsafe impl HasPercpuRef<USERS> for Kioctx {
     const OFFSET: usize = offset_of!(Kioctx, users);
 
     /// The last caller has left, so no request will be added.
     unsafe fn released(this: NonNull<Self>) {
-        // SAFETY: Alive, for the initial reference to `reqs` is dropped last. `kill` has called
-        // `make_atomic`, and this is called once in the life of a context.
+        // SAFETY: Alive, for the initial reference to `reqs` isn't dropped before `cancel`, and this is called
+        // once in the life of a context. Its work isn't queued but by us, and by `cancel`.
         unsafe {
             this.as_ref().siblings.not_recent(this);
-            this.as_ref().inflight.cancel_all();
-            // Then, for the others are theirs as soon as they give up.
-            this.as_ref().workers.interrupt(this.as_ref());
-            Kioctx::drain(this);
-            PercpuRef::drop_initial(&raw const (*this.as_ptr()).reqs);
+            if this.as_ref().inflight.len() > HERE {
+                work::queue::<Self, CANCEL>(this, &this.as_ref().engine.cancels);
+            } else {
+                Kioctx::cancel(this);
+            }
         }
+    }
+}
+
+// SAFETY: The offset of a field of that type.
+unsafe impl HasWork<CANCEL> for Kioctx {
+    const OFFSET: usize = offset_of!(Kioctx, work);
+
+    unsafe fn run(this: NonNull<Self>) {
+        // SAFETY: `released` has left it to us.
+        unsafe { Kioctx::cancel(this) }
     }
 }
 
@@ -395,6 +413,23 @@ impl Kioctx {
         // SAFETY: Only who set `dead` gets here, so it is once.
         unsafe { self.users.kill() };
         Ok(())
+    }
+
+    /// The rest of step 4: those in flight are cancelled. Any context.
+    ///
+    /// # Safety
+    ///
+    /// To be called once, after the last of `users` was given up. `work` must not be queued.
+    unsafe fn cancel(this: NonNull<Self>) {
+        // SAFETY: Alive, for the initial reference to `reqs` is dropped last. `kill` has called
+        // `make_atomic`, and this is called once in the life of a context.
+        unsafe {
+            this.as_ref().inflight.cancel_all();
+            // Then, for the others are theirs as soon as they give up.
+            this.as_ref().workers.interrupt(this.as_ref());
+            Kioctx::drain(this);
+            PercpuRef::drop_initial(&raw const (*this.as_ptr()).reqs);
+        }
     }
 
     /// Takes the ring out of the current process, if that one made it.

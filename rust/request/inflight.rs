@@ -548,7 +548,7 @@ impl Inflight {
     }
 
     /// How many there are, but for those on the direct path and those that are polled for.
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         let requests = self.requests.lock();
         requests.cancellable.len() + requests.others.len()
     }

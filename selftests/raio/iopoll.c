@@ -12,7 +12,7 @@
 #include "raio_native.h"
 #include "raio_task.h"
 
-#define NR_EVENTS	256
+#define NR_EVENTS	512
 #define NR		64
 #define SIZE		(NR * PAGE)
 /* What a file system takes. */
@@ -809,6 +809,25 @@ TEST_F(iopoll, destroyed)
 	self->p.native.aio.ctx = 0;
 	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
 	EXPECT_MOVED(NR, &self->p.before, completed);
+}
+
+/* Where there are many others, a worker cancels those before it asks. */
+TEST_F(iopoll, destroyed_among_many)
+{
+	struct iocb io[NR_EVENTS - NR];
+	int fd = eventfd(0, EFD_CLOEXEC);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(io); i++)
+		native_prep(&io[i], i, IOCB_CMD_POLL, fd, (void *)POLLIN, 0, 0);
+	ASSERT_EQ(ARRAY_SIZE(io), native_enter(&self->p.native, ARRAY_SIZE(io), io, 0));
+	ENTER(NR, IOCB_CMD_PREAD, 0);
+	EXPECT_EQ(0, raio_destroy(self->p.native.aio.dev, self->p.native.aio.ctx));
+	self->p.native.aio.ctx = 0;
+	EXPECT_EQ(-1, pattern_check(self->p.buf, SIZE, 0, 1));
+	EXPECT_MOVED(ARRAY_SIZE(io), &self->p.before, cancelled);
+	EXPECT_MOVED(NR_EVENTS, &self->p.before, completed);
+	close(fd);
 }
 
 /* While another asks. */

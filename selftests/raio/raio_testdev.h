@@ -144,8 +144,9 @@ static inline long __testdev_stat(struct __test_metadata *_metadata, const char 
 }
 
 /*
- * One of the numbers: held, started, ended, cancelled, failed, refused,
- * shortened, polled, woken.
+ * One of the numbers: held, started, ended, cancelled, interrupting (those of
+ * them that were so in an interrupt or a softirq), failed, refused, shortened,
+ * polled, woken.
  */
 #define testdev_stat(dev, name) __testdev_stat(_metadata, (dev), (name))
 

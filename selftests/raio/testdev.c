@@ -12,6 +12,7 @@
 
 #define EVENTS		16
 #define LEN		4096UL
+#define MANY		1000
 #define SEED_A		11
 #define SEED_B		12
 
@@ -633,6 +634,31 @@ TEST_F(plain, raio_cancels)
 	close(fd);
 }
 
+/* Those of a context that ends are cancelled in a softirq, but not all of many. */
+TEST_F(plain, raio_cancels_many)
+{
+	static struct iocb io[MANY];
+	int fd = testdev_open("c1", 0);
+	struct aio aio;
+	unsigned int i;
+
+	aio_begin(_metadata, &aio, &raio, MANY);
+	testdev_cmd("c1 cancel yes");
+	testdev_cmd("c1 mode hang");
+	for (i = 0; i < MANY; i++) {
+		iocb_prep(&io[i], IOCB_CMD_PREAD, fd, self->buf, LEN, 0);
+		ASSERT_EQ(1, aio_submit_one(&aio, &io[i]));
+	}
+	EXPECT_EQ(MANY, testdev_stat("c1", "held"));
+	ASSERT_EQ(0, aio_destroy(&aio, aio.ctx));
+	aio.ctx = 0;
+	testdev_cmd("c1 wait ended %u", MANY);
+	EXPECT_EQ(MANY, testdev_stat("c1", "cancelled"));
+	EXPECT_GE(256, testdev_stat("c1", "interrupting"));
+	aio_end(_metadata, &aio);
+	close(fd);
+}
+
 /* A caller that waits, and doesn't when it is killed. */
 TEST_F(plain, killed)
 {
@@ -747,8 +773,8 @@ TEST_F(plain, not_merged)
 	close(fd);
 }
 
-#define UNUSED " held=0 started=0 ended=0 cancelled=0 failed=0 refused=0 shortened=0" \
-	" ioprio=0 protected=0 polled=0 woken=0"
+#define UNUSED " held=0 started=0 ended=0 cancelled=0 interrupting=0 failed=0" \
+	" refused=0 shortened=0 ioprio=0 protected=0 polled=0 woken=0"
 
 TEST_F(plain, bad_commands)
 {

@@ -31,7 +31,7 @@
 //! it waits, which `read(2)` never does. There is one line for each device:
 //!
 //! ```text
-//! c0 mode=hang held=3 started=10 ended=7 cancelled=1 failed=0 refused=2 shortened=0 ioprio=0 protected=0 polled=0 woken=0
+//! c0 mode=hang held=3 started=10 ended=7 cancelled=1 interrupting=0 failed=0 refused=2 shortened=0 ioprio=0 protected=0 polled=0 woken=0
 //! ```
 //!
 //! A request that is refused, or that finds the end of the device, isn't started. One that is over
@@ -146,7 +146,7 @@ fn line<W: Work>(name: &str, queue: &Queue<W>, pollers: Option<&Pollers>) -> Res
         Mode::Hang => "hang",
     };
     CString::try_from_fmt(fmt!(
-        "{} mode={} held={} started={} ended={} cancelled={} failed={} refused={} shortened={} \
+        "{} mode={} held={} started={} ended={} cancelled={} interrupting={} failed={} refused={} shortened={} \
          ioprio={} protected={} polled={} woken={}\n",
         name,
         mode,
@@ -154,6 +154,7 @@ fn line<W: Work>(name: &str, queue: &Queue<W>, pollers: Option<&Pollers>) -> Res
         counts.started,
         counts.ended,
         counts.cancelled,
+        counts.interrupting,
         counts.failed,
         counts.refused,
         counts.shortened,

@@ -10,6 +10,7 @@
 #include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/module.h>
+#include <linux/preempt.h>
 #include <linux/uio.h>
 
 #include <linux/raio.h>
@@ -23,6 +24,7 @@ bool raio_test_kiocb_sync(const struct kiocb *iocb);
 void raio_test_kiocb_complete(struct kiocb *iocb, long result);
 void raio_test_offer_cancel(struct kiocb *iocb, raio_cancel_fn cancel,
 			    kiocb_cancel_fn *aio_cancel);
+bool raio_test_interrupting(void);
 bool raio_test_iter_is_user(const struct iov_iter *iter);
 struct gendisk *raio_test_add_disk(struct blk_mq_tag_set *set, void *queue_data,
 				   const char *name, u64 sectors, bool protects);
@@ -83,6 +85,11 @@ void raio_test_offer_cancel(struct kiocb *iocb, raio_cancel_fn cancel,
 		WARN_ON(set_cancel(iocb, cancel) && aio);
 		symbol_put(raio_set_cancel_fn);
 	}
+}
+
+bool raio_test_interrupting(void)
+{
+	return !in_task();
 }
 
 bool raio_test_iter_is_user(const struct iov_iter *iter)

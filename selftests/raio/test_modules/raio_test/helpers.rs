@@ -36,6 +36,8 @@ extern "C" {
         raio: RaioCancel,
         aio: AioCancel,
     );
+    /// Is an interrupt or a softirq being handled?
+    pub(crate) fn raio_test_interrupting() -> bool;
     /// Is it memory of a process?
     pub(crate) fn raio_test_iter_is_user(iter: *const bindings::iov_iter) -> bool;
 

@@ -12,10 +12,13 @@
 //! `state`, a spin lock with interrupts off, in any context. Inside of it are taken that of `changed`
 //! and those of the timers, by starting one; no lock of the device or of who asked.
 
-use crate::timer::{
-    self,
-    now,
-    Lane, //
+use crate::{
+    helpers,
+    timer::{
+        self,
+        now,
+        Lane, //
+    }, //
 };
 use kernel::{
     bindings, container_of,
@@ -122,6 +125,8 @@ pub(crate) struct Counts {
     pub(crate) started: u64,
     pub(crate) ended: u64,
     pub(crate) cancelled: u64,
+    /// Of those, by who can't sleep for it has interrupted another.
+    pub(crate) interrupting: u64,
     pub(crate) failed: u64,
     pub(crate) refused: u64,
     pub(crate) shortened: u64,
@@ -226,6 +231,7 @@ impl<W: Work> State<W> {
                 started: 0,
                 ended: 0,
                 cancelled: 0,
+                interrupting: 0,
                 failed: 0,
                 refused: 0,
                 shortened: 0,
@@ -506,6 +512,10 @@ impl<W: Work> Queue<W> {
             return false;
         };
         state.counts.cancelled += 1;
+        // SAFETY: It only looks at the current context.
+        if unsafe { helpers::raio_test_interrupting() } {
+            state.counts.interrupting += 1;
+        }
         job.fail(code::ECANCELED);
         if here && job.cancel == Cancel::Yes {
             drop(state);
