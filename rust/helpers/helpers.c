@@ -1199,9 +1199,10 @@ static int iopoll_end(struct io_comp_batch *iob, int found)
 
 /*
  * Asks once, unless it is @over; is something found that has ended? A bio names a hardware
- * queue. That is there until it is over, and for as long as its device can't be frozen, for
- * before queues are made fewer it is. The device may be changed for another path's; both are
- * freed after a grace period.
+ * queue. That is there until its request is over, and for as long as its device can't be
+ * frozen, for before queues are made fewer it is. (A bio whose data is protected may be over
+ * later than its request.) The device may be changed for another path's; both are freed after
+ * a grace period.
  */
 __rust_helper int raio_iopoll_bio(struct bio *bio, const unsigned int *over)
 {
@@ -1213,7 +1214,9 @@ __rust_helper int raio_iopoll_bio(struct bio *bio, const unsigned int *over)
 	q = bdev_get_queue(READ_ONCE(bio->bi_bdev));
 	if (percpu_ref_tryget(&q->q_usage_counter)) {
 		/* Acquire: pairs with Direct's ended(). */
-		found = smp_load_acquire(over) || bio_poll(bio, &iob, BLK_POLL_ONESHOT);
+		found = smp_load_acquire(over) ||
+			((READ_ONCE(bio->bi_cookie) < q->nr_hw_queues || !queue_is_mq(q)) &&
+			 bio_poll(bio, &iob, BLK_POLL_ONESHOT));
 		percpu_ref_put(&q->q_usage_counter);
 	}
 	rcu_read_unlock();
