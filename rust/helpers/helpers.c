@@ -1247,6 +1247,20 @@ __rust_helper bool raio_kiocb_is_polled(const struct kiocb *iocb)
 	return is;
 }
 
+/*
+ * Its bio isn't to be merged with others, as long as that waits for the plug: they would end
+ * only when this is asked for, and in vain if one is before it that isn't polled for. It
+ * may have ended by now; then another's stays alone.
+ */
+__rust_helper void raio_kiocb_keep_apart(const struct kiocb *iocb)
+{
+	const struct bio *bio = READ_ONCE(iocb->private);
+	struct request *last = current->plug ? current->plug->mq_list.tail : NULL;
+
+	if (bio && last && (last->bio == bio || last->biotail == bio))
+		last->cmd_flags |= REQ_NOMERGE;
+}
+
 __rust_helper unsigned long raio_jiffies(void)
 {
 	return jiffies;

@@ -202,6 +202,7 @@ bool raio_file_can_iopoll(struct file *file);
 int raio_iopoll_bio(struct bio *bio, const unsigned int *over);
 int raio_iopoll_kiocb(struct kiocb *iocb);
 bool raio_kiocb_is_polled(const struct kiocb *iocb);
+void raio_kiocb_keep_apart(const struct kiocb *iocb);
 void raio_file_accessed(struct file *file);
 void raio_account_write(size_t bytes);
 u8 raio_file_write_hint(struct file *file);

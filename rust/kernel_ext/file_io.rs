@@ -401,6 +401,16 @@ impl Kiocb {
         unsafe { bindings::raio_kiocb_is_polled(self.as_raw()) }
     }
 
+    /// Nothing is merged with it that is submitted under the same plug. To be called when the method has returned.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::is_polled`].
+    pub(crate) unsafe fn keep_apart(&self) {
+        // SAFETY: As above. What is in the plug of the running task, it alone has.
+        unsafe { bindings::raio_kiocb_keep_apart(self.as_raw()) }
+    }
+
     /// Asks its device whether something has ended that is polled for, once. True if it has, or a signal is
     /// pending. Process context.
     ///

@@ -341,6 +341,7 @@ impl<'a> Submitter<'a> {
                 && !Request::handover(this).has_ended()
                 && Request::is_left_to_be_polled(this)
             {
+                (*this.as_ptr()).kiocb.keep_apart();
                 self.polled_requests.push(this);
                 return;
             }

@@ -214,6 +214,12 @@ static void prep_as(struct iocb *io, unsigned int i, int opcode, int fd, char *b
 #define PREP(_io, _i, _opcode) \
 	prep_as((_io), (_i), (_opcode), self->p.fd, self->p.buf, self->p.flags)
 
+/* A page of the file, as a vector. */
+#define PREPV(_io, _iov, _i) do {					\
+	*(_iov) = (struct iovec) { p->buf + (_i) * PAGE, PAGE };		\
+	native_prep((_io), (_i), IOCB_CMD_PREADV, p->fd, (_iov), 1, (_i) * PAGE); \
+} while (0)
+
 /* All in the submission array; the call waits for so many. */
 #define ENTER(_nr, _opcode, _min) do {					\
 	unsigned int __i;						\
@@ -487,6 +493,44 @@ TEST_F(disk, eventfd)
 	EXPECT_REAP(1, PAGE);
 	EXPECT_MOVED(0, &self->p.before, iopolled);
 	close(efd);
+}
+
+/* One that goes on with one that is polled for, which ends by itself all the same. */
+static void neighbours(struct __test_metadata *_metadata, struct polled *p, unsigned int polled,
+		       unsigned int other)
+{
+	struct iovec iov[2];
+	struct io_event ev;
+	struct pollfd counted = { .fd = eventfd(0, EFD_CLOEXEC), .events = POLLIN };
+	struct iocb io[3];
+	unsigned int i;
+
+	/* As vectors, so not on the direct path. */
+	PREPV(&io[0], &iov[0], polled);
+	PREPV(&io[1], &iov[1], other);
+	io[1].aio_flags |= IOCB_FLAG_RESFD;
+	io[1].aio_resfd = counted.fd;
+	native_prep(&io[2], 2, IOCB_CMD_NOOP, 0, NULL, 0, 0);
+	ASSERT_EQ(3, native_enter(&p->native, 3, io, 0));
+	EXPECT_EQ(1, poll(&counted, 1, 10000));
+	ASSERT_EQ(0, native_enter(&p->native, 0, NULL, 3));
+	for (i = 0; i < 3; i++) {
+		ASSERT_EQ(1, ring_reap(p->native.aio.ctx, 1, &ev));
+		EXPECT_EQ(ev.data == 2 ? 0 : PAGE, ev.res);
+	}
+	EXPECT_EQ(-1, pattern_check(p->buf, 2 * PAGE, 0, 1));
+	EXPECT_MOVED(1, &p->before, iopolled);
+	close(counted.fd);
+}
+
+TEST_F(disk, others_behind)
+{
+	neighbours(_metadata, &self->p, 0, 1);
+}
+
+TEST_F(disk, others_before)
+{
+	neighbours(_metadata, &self->p, 1, 0);
 }
 
 /* More than a bio has room for, if the pages don't lie one behind the other. */
