@@ -585,7 +585,7 @@ impl Request {
     /// # Safety
     ///
     /// It must be a transfer, and the caller's, with the file's half of it, who has a reference more.
-    pub(super) unsafe fn carry_on(this: NonNull<Self>, batch: &Batch) -> Option<i64> {
+    pub(super) unsafe fn carry_on(this: NonNull<Self>) -> Option<i64> {
         // SAFETY: It is ours, until it is parked or the file has it.
         unsafe {
             let inflight = Self::inflight(this);
@@ -611,9 +611,6 @@ impl Request {
                     }
                     _ => Manner::Patient,
                 };
-                if manner != Manner::Impatient {
-                    batch.tell();
-                }
                 match Self::attempt(this, manner) {
                     Tried::Ended(last) => return Some(last),
                     Tried::GotOn => (),

@@ -751,10 +751,11 @@ impl Request {
     unsafe fn carry_out(this: NonNull<Self>, batch: &Batch) {
         // SAFETY: It is ours until it is handed on or ended. The other reference keeps it.
         unsafe {
+            // What comes now may sleep, if only for memory.
+            batch.tell();
             let job = (*Self::turn_of(this)).job;
             let result = match job {
                 Job::Watch | Job::Look => {
-                    batch.tell();
                     // First, for it isn't ours for longer than that.
                     Self::put(this);
                     (*Self::turn_of(this)).job = Job::Look;
@@ -766,20 +767,15 @@ impl Request {
                 }
                 // Who ends the context sees that a worker has it, or here it is seen that the context ends.
                 _ if batch.ctx().inflight().is_ending() => Some(ECANCELED.to_errno().into()),
-                Job::Transfer => Self::carry_on(this, batch),
-                Job::Sync { data_only } => {
-                    batch.tell();
-                    Some(file_io::sync(&(*this.as_ptr()).file, data_only))
-                }
+                Job::Transfer => Self::carry_on(this),
+                Job::Sync { data_only } => Some(file_io::sync(&(*this.as_ptr()).file, data_only)),
             };
             // While there is no event: who sees that may look.
             Self::identity(this).account_io();
             // First, so that the end is of the batch.
             Self::put(this);
-            match result {
-                Some(result) => Self::finish(this, result, batch),
-                // There may be others like it before the next that ends.
-                None => batch.tell(),
+            if let Some(result) = result {
+                Self::finish(this, result, batch);
             }
         }
     }

@@ -7,6 +7,7 @@
  * own time running out.
  */
 #include <linux/falloc.h>
+#include <sys/eventfd.h>
 #include <sys/param.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -1440,6 +1441,39 @@ TEST_F(other, of_a_pipe_that_is_locked)
 	close(pipes[0]);
 	close(pipes[1]);
 	close(uffd);
+}
+
+/* Who waits is told of an event before its worker goes on with what may sleep. */
+TEST_F(other, than_who_sleeps_for_memory)
+{
+	int fd = eventfd(0, EFD_SEMAPHORE | EFD_CLOEXEC);
+	struct scene *s = &self->s;
+	unsigned int i;
+	uint64_t two = 2;
+
+	for (i = 0; i < scaled(32); i++) {
+		struct call call = { .kind = GETEVENTS, .aio = s->aio, .nr = 1 };
+		char *there = map_pages(PAGE);
+		int uffd = uffd_open();
+
+		ASSERT_LE(0, uffd);
+		ASSERT_EQ(0, uffd_missing(uffd, there, PAGE));
+		/* The last is woken first. */
+		iocb_prep(&s->io[1], IOCB_CMD_PREAD, fd, there, sizeof(two), 0);
+		ASSERT_EQ(1, aio_submit_one(&s->aio, &s->io[1]));
+		submit(_metadata, s, 0, IOCB_CMD_PREAD, fd, sizeof(two), 0);
+		call_start(_metadata, &call);
+		EXPECT_SLEEPS(&call);
+		ASSERT_EQ(sizeof(two), write(fd, &two, sizeof(two)));
+		ASSERT_TRUE(uffd_wait(uffd));
+		EXPECT_RETURNS(1, &call);
+		EXPECT_EVENT(&call.ev[0], &s->io[0], sizeof(two));
+		ASSERT_EQ(0, uffd_fill(uffd, there, s->buf));
+		EXPECT_NEXT(s, 1, sizeof(two));
+		close(uffd);
+		munmap(there, PAGE);
+	}
+	close(fd);
 }
 
 /* Until it is read later than it was written, by the clock of the file system. */
