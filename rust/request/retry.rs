@@ -480,9 +480,25 @@ impl Request {
                 }
             }
             // Not at once, for others want the processor, too.
-            Counter::Punted.add(1);
-            Workers::employ(this);
+            Self::punt(this);
             None
+        }
+    }
+
+    /// Has a worker make the next attempt, unless the context ends.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::park`].
+    unsafe fn punt(this: NonNull<Self>) {
+        Counter::Punted.add(1);
+        // SAFETY: It is ours, and we hand it over, but for the reference.
+        unsafe {
+            Workers::employ(this);
+            // As in `park`.
+            if Self::inflight(this).is_ending() {
+                Self::cancel_parked(this);
+            }
         }
     }
 
@@ -517,15 +533,9 @@ impl Request {
             }
             // Relaxed: see `Request::is_polled`.
             (*this.as_ptr()).polled.store(0, Relaxed);
-            let inflight = Self::inflight(this);
-            inflight.parked(this);
-            Counter::Punted.add(1);
+            Self::inflight(this).parked(this);
             Self::get(this);
-            Workers::employ(this);
-            // As in `park`.
-            if inflight.is_ending() {
-                Self::cancel_parked(this);
-            }
+            Self::punt(this);
             Self::put(this);
         }
     }
