@@ -219,19 +219,22 @@ fn timed<E: Engine>(
         let mut engine = prepare(0)?;
         return stopwatch(|| work(0, &mut engine));
     }
-    let ready = Barrier::new(job.threads + 1);
+    let [ready, begin] = [0; 2].map(|_| Barrier::new(job.threads + 1));
     thread::scope(|scope| {
         let thread = |thread| {
-            let (ready, prepare, work) = (&ready, &prepare, &work);
+            let (ready, begin, prepare, work) = (&ready, &begin, &prepare, &work);
             scope.spawn(move || {
                 let prepared = prepare(thread);
                 ready.wait();
+                begin.wait();
                 work(thread, &mut prepared?)
             })
         };
         let threads: Vec<_> = (0..job.threads).map(thread).collect();
         ready.wait();
         stopwatch(|| {
+            // Nobody has begun before the clock runs.
+            begin.wait();
             for thread in threads {
                 thread
                     .join()

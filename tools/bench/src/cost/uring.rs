@@ -29,6 +29,10 @@ pub(crate) struct Features {
 const IORING_REGISTER_RING_FDS: u32 = 20;
 const IORING_UNREGISTER_RING_FDS: u32 = 21;
 
+const IORING_ENTER_GETEVENTS: u32 = 1;
+const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
+const IORING_ENTER_REGISTERED_RING: u32 = 1 << 4;
+
 /// The offset of a request, and where it is in one.
 const OFFSET_AT: usize = 8;
 const _: () = assert!(size_of::<squeue::Entry>() == 64);
@@ -64,9 +68,10 @@ pub(crate) struct Uring<R: Held> {
     ring: R,
     /// What it is registered as.
     index: u32,
-    /// One for each slot, but for its offset.
-    templates: Vec<squeue::Entry>,
-    queued: Vec<squeue::Entry>,
+    /// Of each slot.
+    entries: Vec<squeue::Entry>,
+    /// Slots.
+    queued: Vec<usize>,
 }
 
 impl Ring {
@@ -116,7 +121,7 @@ impl<R: Held> Uring<R> {
         buffers: &Buffers,
     ) -> io::Result<Self> {
         let len = BLOCK as u32;
-        let template = |slot| {
+        let entry = |slot| {
             let (index, at) = (slot as u16, buffers.at(slot));
             match (load.op, features.registered) {
                 (Op::Nothing, _) => Nop::new().build(),
@@ -130,7 +135,7 @@ impl<R: Held> Uring<R> {
         Ok(Self {
             index: register(&ring.as_ref().ring)?,
             ring,
-            templates: (0..load.slots).map(template).collect(),
+            entries: (0..load.slots).map(entry).collect(),
             queued: Vec::with_capacity(load.depth),
         })
     }
@@ -173,46 +178,53 @@ impl<R: Held> Drop for Uring<R> {
     }
 }
 
+/// How to enter a ring, to wait for so many. Who waits for none doesn't ask for events either: nothing
+/// is polled for then, nor task work run, as with `t/io_uring`.
+fn flags(shared: bool, min: usize) -> u32 {
+    IORING_ENTER_REGISTERED_RING
+        | match (shared, min) {
+            (_, 0) => 0,
+            (false, _) => IORING_ENTER_GETEVENTS,
+            (true, _) => IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
+        }
+}
+
 impl<R: Held> Engine for Uring<R> {
     fn queue(&mut self, slot: usize, block: u64) {
-        let mut entry = self.templates[slot].clone();
+        let entry = &raw mut self.entries[slot];
         // SAFETY: Eight aligned bytes of it, which are any number.
         unsafe {
-            (&raw mut entry)
+            entry
                 .byte_add(OFFSET_AT)
                 .cast::<u64>()
                 .write(block * BLOCK as u64);
         }
-        self.queued.push(entry);
+        self.queued.push(slot);
     }
 
     fn enter(&mut self, min: usize) -> io::Result<()> {
-        const IORING_ENTER_GETEVENTS: u32 = 1;
-        const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
-        const IORING_ENTER_REGISTERED_RING: u32 = 1 << 4;
         let n = self.queued.len();
-        if !R::SHARED || n > 0 {
+        if n > 0 {
             let Ring {
                 ring, submission, ..
             } = self.ring.as_ref();
             let _lock = R::SHARED.then(|| submission.lock());
-            // SAFETY: The buffers outlive the ring, and nobody else is at this queue.
-            unsafe { ring.submission_shared().push_multiple(&self.queued) }
-                .map_err(|_| io::Error::other("the submission queue is full"))?;
+            // SAFETY: Nobody else is at this queue.
+            let mut submission = unsafe { ring.submission_shared() };
+            for &slot in &self.queued {
+                // SAFETY: The buffers outlive the ring.
+                unsafe { submission.push(&self.entries[slot]) }
+                    .map_err(|_| io::Error::other("the submission queue is full"))?;
+            }
             self.queued.clear();
         }
         // A `struct __kernel_timespec`, and a `struct io_uring_getevents_arg` of nothing else.
         let patience = [0u64, 1_000_000];
         let arg = [0, 0, patience.as_ptr().addr() as u64];
-        let (flags, arg, len) = match (R::SHARED, min) {
-            (false, _) => (IORING_ENTER_GETEVENTS, ptr::null(), 0),
-            // Without DEFER_TASKRUN task work need not be asked for.
-            (true, 0) => (0, ptr::null(), 0),
-            (true, _) => (
-                IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
-                arg.as_ptr(),
-                size_of_val(&arg),
-            ),
+        let flags = flags(R::SHARED, min);
+        let (arg, len) = match flags & IORING_ENTER_EXT_ARG {
+            0 => (ptr::null(), 0),
+            _ => (arg.as_ptr(), size_of_val(&arg)),
         };
         // Without a lock: each thread submits as many as it has queued, if not the same ones.
         // SAFETY: The flags say if `arg` is a pointer, and that is to what stays until then.
@@ -222,7 +234,7 @@ impl<R: Held> Engine for Uring<R> {
                 self.index,
                 n,
                 min,
-                flags | IORING_ENTER_REGISTERED_RING,
+                flags,
                 arg,
                 len,
             )
@@ -247,6 +259,19 @@ impl<R: Held> Engine for Uring<R> {
         // SAFETY: Nobody else is at this queue.
         for entry in unsafe { ring.completion_shared() } {
             ended(entry.user_data() as usize, entry.result().into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_asked_for_by_who_waits() {
+        for shared in [false, true] {
+            assert_eq!(flags(shared, 0) & IORING_ENTER_GETEVENTS, 0);
+            assert_ne!(flags(shared, 1) & IORING_ENTER_GETEVENTS, 0);
         }
     }
 }
