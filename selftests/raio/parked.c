@@ -1519,7 +1519,7 @@ TEST_F(other, that_notes_its_time)
 /* Nor is it noted in submit if it is due since the call began, which has gone on for a while. */
 TEST_F(other, that_notes_its_time_by_now)
 {
-	struct call call = { .kind = SUBMIT, .aio = self->s.aio, .nr = 4 };
+	struct call call = { .kind = SUBMIT, .aio = self->s.aio, .nr = 3 };
 	const struct timespec written[2] = { { .tv_sec = 1 }, { .tv_nsec = UTIME_NOW } };
 	struct iocb **rest = map_pages(PAGE);
 	char *array = map_pages(2 * PAGE);
@@ -1535,9 +1535,9 @@ TEST_F(other, that_notes_its_time_by_now)
 	ASSERT_EQ(PAGE, pwrite(fd, s->buf, PAGE, 0));
 	READ_TILL_NOTED(s, fd);
 	call.iocbs = (struct iocb **)(array + PAGE) - 2;
-	for (i = 0; i < 4; i++) {
+	for (i = 0; i < 3; i++) {
 		iocb_prep(&s->io[i], IOCB_CMD_PREAD, fd, buf_of(s, i), PAGE, 0);
-		*(i < 2 ? &call.iocbs[i] : &rest[i - 2]) = &s->io[i];
+		*(i < 2 ? &call.iocbs[i] : &rest[0]) = &s->io[i];
 	}
 	stats_now(_metadata, &s->before);
 	call_start(_metadata, &call);
@@ -1553,9 +1553,10 @@ TEST_F(other, that_notes_its_time_by_now)
 	})));
 	ASSERT_EQ(0, futimens(fd, written));
 	ASSERT_EQ(0, uffd_fill(uffd, array + PAGE, rest));
-	EXPECT_RETURNS(4, &call);
-	ASSERT_EQ(4, aio_wait(&s->aio, 4, s->ev));
-	EXPECT_MOVED(2, &s->before, punted);
+	EXPECT_RETURNS(3, &call);
+	ASSERT_EQ(3, aio_wait(&s->aio, 3, s->ev));
+	/* One: for another, in the next tick, the worker could have noted it. */
+	EXPECT_MOVED(1, &s->before, punted);
 	close(uffd);
 	close(fd);
 }
