@@ -214,12 +214,6 @@ static void prep_as(struct iocb *io, unsigned int i, int opcode, int fd, char *b
 #define PREP(_io, _i, _opcode) \
 	prep_as((_io), (_i), (_opcode), self->p.fd, self->p.buf, self->p.flags)
 
-/* A page of the file, as a vector. */
-#define PREPV(_io, _iov, _i) do {					\
-	*(_iov) = (struct iovec) { p->buf + (_i) * PAGE, PAGE };		\
-	native_prep((_io), (_i), IOCB_CMD_PREADV, p->fd, (_iov), 1, (_i) * PAGE); \
-} while (0)
-
 /* All in the submission array; the call waits for so many. */
 #define ENTER(_nr, _opcode, _min) do {					\
 	unsigned int __i;						\
@@ -499,6 +493,7 @@ TEST_F(disk, eventfd)
 static void neighbours(struct __test_metadata *_metadata, struct polled *p, unsigned int polled,
 		       unsigned int other)
 {
+	const unsigned int pages[] = { polled, other };
 	struct iovec iov[2];
 	struct io_event ev;
 	struct pollfd counted = { .fd = eventfd(0, EFD_CLOEXEC), .events = POLLIN };
@@ -506,8 +501,10 @@ static void neighbours(struct __test_metadata *_metadata, struct polled *p, unsi
 	unsigned int i;
 
 	/* As vectors, so not on the direct path. */
-	PREPV(&io[0], &iov[0], polled);
-	PREPV(&io[1], &iov[1], other);
+	for (i = 0; i < 2; i++) {
+		iov[i] = (struct iovec) { p->buf + pages[i] * PAGE, PAGE };
+		native_prep(&io[i], pages[i], IOCB_CMD_PREADV, p->fd, &iov[i], 1, pages[i] * PAGE);
+	}
 	io[1].aio_flags |= IOCB_FLAG_RESFD;
 	io[1].aio_resfd = counted.fd;
 	native_prep(&io[2], 2, IOCB_CMD_NOOP, 0, NULL, 0, 0);

@@ -146,8 +146,8 @@ fn line<W: Work>(name: &str, queue: &Queue<W>, pollers: Option<&Pollers>) -> Res
         Mode::Hang => "hang",
     };
     CString::try_from_fmt(fmt!(
-        "{} mode={} held={} started={} ended={} cancelled={} interrupting={} failed={} refused={} shortened={} \
-         ioprio={} protected={} polled={} woken={}\n",
+        "{} mode={} held={} started={} ended={} cancelled={} interrupting={} failed={} \
+         refused={} shortened={} ioprio={} protected={} polled={} woken={}\n",
         name,
         mode,
         held,
