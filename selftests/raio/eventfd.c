@@ -618,7 +618,10 @@ static void *closer_thread(void *data)
 
 		dup2(fd, c->efd);
 		close(fd);
+		/* Who submits has a turn in both states, also on the same processor. */
+		sched_yield();
 		close(c->efd);
+		sched_yield();
 	}
 	return NULL;
 }
