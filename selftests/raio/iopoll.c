@@ -23,7 +23,7 @@
  * struct polled - a context, and a file on a device, which may have a file system
  * @native:	the context
  * @nb:		the device
- * @depth:	tags of each of its queues, or 0 for as many as it likes
+ * @depth:	tags of each of its queues, or 0 for more than are needed
  * @type:	of the file system, or NULL
  * @dir:	where that is mounted
  * @flags:	aio_flags of requests: what is registered
@@ -70,14 +70,13 @@ static void polled_begin_slow(struct __test_metadata *_metadata, struct polled *
 	p->type = type;
 	p->flags = flags;
 	ASSERT_EQ(0, nullb_create_as(&p->nb, DISK_MB, ns));
+	/* More than needed: who looks for those that take too long keeps some a little longer. */
+	ASSERT_EQ(0, nullb_set(&p->nb, "power", 0));
+	ASSERT_EQ(0, nullb_set(&p->nb, "hw_queue_depth", p->depth ?: 2 * NR));
+	ASSERT_EQ(0, nullb_set(&p->nb, "power", 1));
 	/* What nobody asks for isn't to end by itself, which it would after 5 s. */
 	snprintf(path, sizeof(path), "/sys/block/%s/queue/io_timeout", strrchr(p->nb.dir, '/') + 1);
 	ASSERT_EQ(0, write_str(path, "20000"));
-	if (p->depth) {
-		ASSERT_EQ(0, nullb_set(&p->nb, "power", 0));
-		ASSERT_EQ(0, nullb_set(&p->nb, "hw_queue_depth", p->depth));
-		ASSERT_EQ(0, nullb_set(&p->nb, "power", 1));
-	}
 	snprintf(path, sizeof(path), "%s", p->nb.node);
 	if (type) {
 		snprintf(p->dir, sizeof(p->dir), "%s/raio-test-mount", tmpfs_dir());
