@@ -295,8 +295,9 @@ impl Ring {
     /// Puts an event into a slot that was claimed. [`Self::announce`] must be called for it. Any
     /// context.
     pub(crate) fn publish(&self, event: &Event) {
-        self.posting().post(event);
+        // Who sees it sees it counted.
         Counter::Completed.add(1);
+        self.posting().post(event);
     }
 
     /// The same with several events.
@@ -307,9 +308,9 @@ impl Ring {
             posting.write(&event);
             n += 1;
         }
-        posting.publish();
-        drop(posting);
+        // As in `publish`.
         Counter::Completed.add(n);
+        posting.publish();
     }
 
     /// Wakes who waits for what was published. Any context.
