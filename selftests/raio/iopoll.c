@@ -61,6 +61,19 @@ static void begin(struct __test_metadata *_metadata, struct native *native, int 
 	ASSERT_EQ(1, native_files(native, 0, 1, &fd));
 }
 
+/* The disk, with so many tags in each of its queues. */
+static void make_anew(struct __test_metadata *_metadata, struct nullb *nb, unsigned int depth)
+{
+	char path[160];
+
+	ASSERT_EQ(0, nullb_set(nb, "power", 0));
+	ASSERT_EQ(0, nullb_set(nb, "hw_queue_depth", depth));
+	ASSERT_EQ(0, nullb_set(nb, "power", 1));
+	/* What nobody asks for isn't to end by itself, which it would after 5 s. */
+	snprintf(path, sizeof(path), "/sys/block/%s/queue/io_timeout", strrchr(nb->dir, '/') + 1);
+	ASSERT_EQ(0, write_str(path, "20000"));
+}
+
 static void polled_begin_slow(struct __test_metadata *_metadata, struct polled *p,
 			      const char *type, const char *mkfs, unsigned int flags,
 			      unsigned int ns)
@@ -71,12 +84,7 @@ static void polled_begin_slow(struct __test_metadata *_metadata, struct polled *
 	p->flags = flags;
 	ASSERT_EQ(0, nullb_create_as(&p->nb, DISK_MB, ns));
 	/* More than needed: who looks for those that take too long keeps some a little longer. */
-	ASSERT_EQ(0, nullb_set(&p->nb, "power", 0));
-	ASSERT_EQ(0, nullb_set(&p->nb, "hw_queue_depth", p->depth ?: 2 * NR));
-	ASSERT_EQ(0, nullb_set(&p->nb, "power", 1));
-	/* What nobody asks for isn't to end by itself, which it would after 5 s. */
-	snprintf(path, sizeof(path), "/sys/block/%s/queue/io_timeout", strrchr(p->nb.dir, '/') + 1);
-	ASSERT_EQ(0, write_str(path, "20000"));
+	make_anew(_metadata, &p->nb, p->depth ?: 2 * NR);
 	snprintf(path, sizeof(path), "%s", p->nb.node);
 	if (type) {
 		snprintf(p->dir, sizeof(p->dir), "%s/raio-test-mount", tmpfs_dir());
@@ -782,9 +790,7 @@ TEST_F(disk, would_wait)
 {
 	close(self->p.fd);
 	native_end(_metadata, &self->p.native);
-	ASSERT_EQ(0, nullb_set(&self->p.nb, "power", 0));
-	ASSERT_EQ(0, nullb_set(&self->p.nb, "hw_queue_depth", 2));
-	ASSERT_EQ(0, nullb_set(&self->p.nb, "power", 1));
+	make_anew(_metadata, &self->p.nb, 2);
 	self->p.fd = open(self->p.nb.node, O_RDWR | O_DIRECT | O_CLOEXEC);
 	ASSERT_LE(0, self->p.fd);
 	begin(_metadata, &self->p.native, self->p.fd, self->p.buf);
